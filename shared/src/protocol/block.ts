@@ -1,5 +1,4 @@
 import { deflateRawSync, inflateRawSync } from 'node:zlib';
-import { outrider } from '#messages';
 import { DomainError } from '../errors.ts';
 import {
   type Field,
@@ -10,6 +9,7 @@ import {
   sameLayout,
   valueCount,
 } from '../telemetry.ts';
+import { outrider } from './messages.ts';
 
 const { Encoding, TelemetryBlock } = outrider.v1;
 

@@ -1,0 +1,116 @@
+import { EVENT_TYPES, type EventType, OWN_EVENT_TYPES } from './events.ts';
+import { FAILSAFE_ACTIONS, FAILSAFE_MODES } from './failsafe/modes.ts';
+
+/** A JSON Schema (draft 2020-12) document. */
+export type JsonSchema = Readonly<Record<string, unknown>>;
+
+const text = { type: 'string', minLength: 1 } as const;
+const time = { type: 'string', format: 'date-time' } as const;
+const ratio = { type: 'number', minimum: 0, maximum: 1 } as const;
+const count = { type: 'integer', minimum: 0 } as const;
+const object = (properties: JsonSchema, required: readonly string[] = Object.keys(properties)): JsonSchema => ({
+  type: 'object',
+  properties,
+  required,
+  additionalProperties: false,
+});
+
+/** About which thing an event of this type is. */
+type About = 'robot_id' | 'swarm_id';
+
+const PAYLOADS: Readonly<Record<EventType, readonly [About, JsonSchema]>> = {
+  'telemetry.ingested.v1': [
+    'robot_id',
+    object({
+      streams: { type: 'array', items: object({ stream: text, samples: count, from: time, to: time }) },
+      samples: count,
+      ingested_at: time,
+    }),
+  ],
+  'anomaly.detected.v1': [
+    'robot_id',
+    object({
+      anomaly_score: ratio,
+      risk_level: { enum: ['low', 'medium', 'high', 'critical'] },
+      signals: { type: 'array', items: object({ signal: text, score: ratio, since: time }) },
+    }),
+  ],
+  'failsafe.triggered.v1': [
+    'robot_id',
+    object({
+      mode: { enum: [...FAILSAFE_MODES, 'watchdog', 'unknown_state'] },
+      action: { enum: FAILSAFE_ACTIONS },
+      causes: {
+        type: 'array',
+        items: object({ cause: text, action: { enum: FAILSAFE_ACTIONS }, detail: { type: 'string' } }),
+      },
+      latch_id: count,
+      motion_epoch: count,
+      requested_by: { type: 'string' },
+      reason: { type: 'string' },
+      decision_latency_ms: { type: 'number', minimum: 0 },
+    }),
+  ],
+  'swarm.leader_elected.v1': [
+    'swarm_id',
+    object({ leader_robot_id: text, term: count, previous_leader_robot_id: { type: ['string', 'null'] } }),
+  ],
+  'twin.simulation.completed.v1': [
+    'robot_id',
+    object({
+      simulation_id: text,
+      mode: text,
+      physics_backend: text,
+      failure_probability: ratio,
+      maintenance_window_hours: { type: 'number', minimum: 0 },
+      risk_heatmap_uri: { type: ['string', 'null'] },
+    }),
+  ],
+  'failsafe.transition.v1': [
+    'robot_id',
+    object({
+      transition_id: count,
+      from_phase: text,
+      to_phase: text,
+      mode: { type: 'string' },
+      action: { enum: FAILSAFE_ACTIONS },
+      causes: {
+        type: 'array',
+        items: object({ cause: text, action: { enum: FAILSAFE_ACTIONS }, detail: { type: 'string' } }),
+      },
+      latch_id: count,
+      motion_epoch: count,
+      requested_by: { type: 'string' },
+      reason: { type: 'string' },
+      decision_latency_ms: { type: 'number', minimum: 0 },
+    }),
+  ],
+  'telemetry.gap.v1': [
+    'robot_id',
+    object({ lane: text, epoch: text, seq_from: count, seq_to: count, samples: count, reason: text }),
+  ],
+  'edge.started.v1': ['robot_id', object({ boot_id: text, agent_version: text, epoch: text })],
+};
+
+/** The whole event, envelope and payload, as its JSON Schema. */
+export function eventSchema(type: EventType): JsonSchema {
+  const [about, payload] = PAYLOADS[type];
+  return {
+    $schema: 'https://json-schema.org/draft/2020-12/schema',
+    $id: `https://outrider.invalid/schemas/events/${type}.json`,
+    title: type,
+    ...object({
+      event_id: text,
+      event_type: { const: type },
+      occurred_at: time,
+      [about]: text,
+      trace_id: text,
+      payload,
+    }),
+  };
+}
+
+/** Every event's schema. */
+export const EVENT_SCHEMAS: ReadonlyMap<EventType, JsonSchema> = new Map(
+  [...EVENT_TYPES, ...OWN_EVENT_TYPES].map((type) => [type, eventSchema(type)]),
+);
