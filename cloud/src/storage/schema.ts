@@ -175,7 +175,7 @@ export const ingestCursor = pgTable(
 
 /**
  * Telemetry, a row a block. Partitioned by `recorded_at` (declared in the first migration, which drizzle cannot
- * express); the key holds it for that reason only, as a record's content and so its time never change.
+ * express); the key holds it for that reason only. What stores a record once is the locked cursor.
  */
 export const telemetryBlock = pgTable(
   'telemetry_block',
@@ -183,8 +183,9 @@ export const telemetryBlock = pgTable(
     robotPk: bigint('robot_pk', { mode: 'number' }).notNull(),
     epoch: text('epoch').notNull(),
     seq: bigint('seq', { mode: 'number' }).notNull(),
-    /** Time of the block's first sample: the robot's stamp when it has a sane one, else its receive time. */
+    /** Earliest time in the block: the source's stamps where they are sane, else the receive times. */
     recordedAt: at('recorded_at').notNull(),
+    /** Latest time in the block. */
     recordedUntil: at('recorded_until').notNull(),
     ingestedAt: at('ingested_at').notNull(),
     stream: text('stream').notNull(),
@@ -198,6 +199,11 @@ export const telemetryBlock = pgTable(
   (table) => [
     primaryKey({ columns: [table.robotPk, table.epoch, table.seq, table.recordedAt] }),
     index('telemetry_block_history').on(table.robotPk, table.kind, table.recordedAt),
+    // Few blocks span more than a day; history looks for those apart, so that it can bound `recorded_at` for the rest.
+    index('telemetry_block_long')
+      .on(table.robotPk, table.recordedAt)
+      .where(sql`(${table.recordedUntil} - ${table.recordedAt}) > interval '1 day'`),
+    index('telemetry_block_ingested').using('brin', table.ingestedAt),
   ],
 );
 
@@ -276,7 +282,10 @@ export const robotShadow = pgTable(
   (table) => [primaryKey({ columns: [table.robotPk, table.key] })],
 );
 
-/** Positions of the state and event lanes beyond the contiguous watermark, until it passes them. */
+/**
+ * Positions stored beyond a lane's contiguous watermark, until it passes them. Two replicas that share the ingest
+ * see a lane out of order; a row lives for as long as the hole before it.
+ */
 export const ingestAhead = pgTable(
   'ingest_ahead',
   {

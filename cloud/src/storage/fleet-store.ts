@@ -1,0 +1,152 @@
+import { and, count, desc, eq, inArray, isNull, type SQL, sql } from 'drizzle-orm';
+import type { PgDatabase, PgQueryResultHKT } from 'drizzle-orm/pg-core';
+import { OPERATIONAL_STATES, PRESENCES, type RobotDescriptor } from '@outrider/shared/robot';
+import type { Clock } from '@outrider/shared/time';
+import type { AuditEntry, AuditTrail, FleetStore } from '../fleet/ports.ts';
+import type { Robot, RobotFilter, RobotPage, RobotRef } from '../fleet/robot.ts';
+import type { PendingStop, PendingStopStore } from '../failsafe/ports.ts';
+import { auditEntry, latestSample, robot, robotApiKey, robotPresence, robotShadow } from './schema.ts';
+
+/** A robot without an MQTT link of its own counts as there for this long after its last sample. */
+const SEEN_WITHIN_S = 60;
+
+/** Robots and the audit trail in PostgreSQL or PGlite. */
+export class PgFleetStore implements FleetStore, AuditTrail, PendingStopStore {
+  readonly #orm: PgDatabase<PgQueryResultHKT>;
+  readonly #clock: Clock;
+
+  constructor(orm: PgDatabase<PgQueryResultHKT>, clock: Clock) {
+    this.#orm = orm;
+    this.#clock = clock;
+  }
+
+  async addRobot(tenantId: string, descriptor: RobotDescriptor, apiKeyHash: string, atMs: number): Promise<RobotRef | undefined> {
+    return this.#orm.transaction(async (tx) => {
+      const [row] = await tx
+        .insert(robot)
+        .values({
+          tenantId,
+          robotId: descriptor.robotId,
+          robotName: descriptor.robotName,
+          robotType: descriptor.robotType,
+          manufacturer: descriptor.manufacturer ?? null,
+          model: descriptor.model ?? null,
+          firmwareVersion: descriptor.firmwareVersion ?? null,
+          capabilities: descriptor.capabilities,
+          registeredAt: new Date(atMs),
+        })
+        .onConflictDoNothing()
+        .returning({ robotPk: robot.robotPk });
+      if (!row) return undefined;
+      await tx.insert(robotApiKey).values({ keyHash: apiKeyHash, robotPk: row.robotPk });
+      return { robotPk: row.robotPk, tenantId, robotId: descriptor.robotId };
+    });
+  }
+
+  async findRobot(tenantId: string, robotId: string): Promise<RobotRef | undefined> {
+    const [row] = await this.#orm
+      .select({ robotPk: robot.robotPk, tenantId: robot.tenantId, robotId: robot.robotId })
+      .from(robot)
+      .where(and(eq(robot.tenantId, tenantId), eq(robot.robotId, robotId), isNull(robot.deregisteredAt)))
+      .limit(1);
+    return row;
+  }
+
+  async readRobot(tenantId: string, robotId: string): Promise<Robot | undefined> {
+    const [found] = await this.#select(and(eq(robot.tenantId, tenantId), eq(robot.robotId, robotId)), 1, 0);
+    return found;
+  }
+
+  async listRobots(tenantId: string, filter: RobotFilter): Promise<RobotPage> {
+    if (filter.robotIds?.length === 0) return { robots: [], total: 0 };
+    const where = and(
+      eq(robot.tenantId, tenantId),
+      filter.type === undefined ? undefined : eq(robot.robotType, filter.type),
+      filter.robotIds === undefined ? undefined : inArray(robot.robotId, [...filter.robotIds]),
+      filter.capability === undefined ? undefined : sql`${robot.capabilities} ? ${filter.capability}`,
+      filter.status === undefined ? undefined : sql`${this.#status()} = ${filter.status}`,
+    );
+    const robots = await this.#select(where, filter.limit, filter.offset);
+    const [row] = await this.#orm
+      .select({ total: count() })
+      .from(robot)
+      .leftJoin(robotPresence, eq(robotPresence.robotPk, robot.robotPk))
+      .leftJoin(robotShadow, and(eq(robotShadow.robotPk, robot.robotPk), eq(robotShadow.key, 'failsafe')))
+      .where(and(where, isNull(robot.deregisteredAt)));
+    return { robots, total: row?.total ?? 0 };
+  }
+
+  async append(entry: AuditEntry): Promise<void> {
+    await this.#orm.insert(auditEntry).values({
+      tenantId: entry.tenantId ?? null,
+      subject: entry.subject ?? null,
+      action: entry.action,
+      outcome: entry.outcome,
+      requestId: entry.requestId,
+      details: entry.details,
+      durationMs: entry.durationMs ?? null,
+      at: new Date(entry.atMs),
+    });
+  }
+
+  async unansweredStops(limit: number): Promise<PendingStop[]> {
+    const answered = sql`(select 1 from audit_entry a where a.action = 'failsafe.answer'
+      and a.details->>'command_id' = ${auditEntry.details}->>'command_id')`;
+    const rows = await this.#orm
+      .select({ details: auditEntry.details })
+      .from(auditEntry)
+      .where(and(eq(auditEntry.action, 'failsafe.trigger'), eq(auditEntry.outcome, 'pending'), sql`not exists ${answered}`))
+      .orderBy(desc(auditEntry.auditId))
+      .limit(limit);
+    return rows.map((row) => (row.details as { stop: PendingStop }).stop).reverse();
+  }
+
+  async #select(where: SQL | undefined, limit: number, offset: number): Promise<Robot[]> {
+    const rows = await this.#orm
+      .select({ robot, presence: robotPresence, status: this.#status(), seen: this.#sampleSeen() })
+      .from(robot)
+      .leftJoin(robotPresence, eq(robotPresence.robotPk, robot.robotPk))
+      .leftJoin(robotShadow, and(eq(robotShadow.robotPk, robot.robotPk), eq(robotShadow.key, 'failsafe')))
+      .where(and(where, isNull(robot.deregisteredAt)))
+      .orderBy(robot.robotId)
+      .limit(limit)
+      .offset(offset);
+    return rows.map((row) => {
+      const seen = [row.presence?.lastSeenAt.getTime(), row.seen === null ? undefined : Number(row.seen)];
+      const known = seen.filter((at) => at !== undefined);
+      return {
+        robotPk: row.robot.robotPk,
+        tenantId: row.robot.tenantId,
+        robotId: row.robot.robotId,
+        robotName: row.robot.robotName,
+        robotType: row.robot.robotType,
+        ...(row.robot.manufacturer === null ? {} : { manufacturer: row.robot.manufacturer }),
+        ...(row.robot.model === null ? {} : { model: row.robot.model }),
+        ...(row.robot.firmwareVersion === null ? {} : { firmwareVersion: row.robot.firmwareVersion }),
+        capabilities: row.robot.capabilities as Record<string, unknown>,
+        status: OPERATIONAL_STATES.find((state) => state === row.status) ?? 'unknown',
+        presence: PRESENCES.find((presence) => presence === row.presence?.presence),
+        lastSeenMs: known.length === 0 ? undefined : Math.max(...known),
+        registeredAtMs: row.robot.registeredAt.getTime(),
+      };
+    });
+  }
+
+  /** When the robot's newest sample came in. [ms since 1970] */
+  #sampleSeen(): SQL<string | null> {
+    return sql`(select extract(epoch from max(${latestSample.ingestedAt})) * 1000 from ${latestSample}
+      where ${latestSample.robotPk} = ${robot.robotPk})`;
+  }
+
+  /** What an operator set, else the failsafe, else the link: worst first. */
+  #status(): SQL<string> {
+    const sinceS = this.#clock.epochMs() / 1000 - SEEN_WITHIN_S;
+    return sql`coalesce(${robot.statusOverride}, case
+      when ${robotShadow.value}->>'phase' = 'LATCHED' then 'failsafe'
+      when ${robotPresence.presence} = 'ONLINE' then 'operational'
+      when ${robotPresence.presence} is not null then 'offline'
+      when exists (select 1 from ${latestSample} where ${latestSample.robotPk} = ${robot.robotPk}
+        and ${latestSample.ingestedAt} > to_timestamp(${sinceS}::double precision)) then 'operational'
+      else 'unknown' end)`;
+  }
+}
