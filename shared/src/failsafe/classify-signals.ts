@@ -1,0 +1,170 @@
+import { fieldRange, SAMPLE_FLAGS, type Sample } from '../telemetry.ts';
+import type { Reading, Verdict } from './state.ts';
+
+/** Limits of one joint; what is left out is not limited. */
+export interface JointLimits {
+  readonly positionMinRad?: number | undefined;
+  readonly positionMaxRad?: number | undefined;
+  readonly velocityMaxRadps?: number | undefined;
+  /** Replaces `ThermalLimits.maxC` for this joint; trip and clear move with it. */
+  readonly temperatureMaxC?: number | undefined;
+}
+
+/** Motor temperatures. [C] */
+export interface ThermalLimits {
+  /** Above: bad. */
+  readonly maxC: number;
+  /** Above: stop at once. */
+  readonly tripC: number;
+  /** Below: clear. */
+  readonly clearC: number;
+}
+
+export interface SignalLimits {
+  readonly joints: Readonly<Record<string, JointLimits>>;
+  readonly thermal: ThermalLimits;
+  /** Temperature streams whose sensors are motors; the temperature of a joint state always is. */
+  readonly thermalStreams: readonly string[];
+  /** Slower than this is standing still. [rad/s] */
+  readonly standstillRadps: number;
+}
+
+/** What a motor's sensor can read at all; anything else is a broken sensor. [C] */
+const TEMPERATURE_MIN_C = -60;
+const TEMPERATURE_MAX_C = 250;
+/** No joint of ours gets there; anything beyond is a broken encoder. [rad, rad/s] */
+const POSITION_RAD_MAX = 10_000;
+const VELOCITY_RADPS_MAX = 1_000;
+
+/** The part of a sample that the failsafe looks at. */
+export interface Signals {
+  readonly stream: string;
+  readonly kind: string;
+  readonly names: readonly string[];
+  readonly positionRad: ArrayLike<number>;
+  readonly velocityRadps: ArrayLike<number>;
+  readonly temperatureC: ArrayLike<number>;
+  /** From our own microcontroller: every joint must read well, not only those with limits. */
+  readonly isOwn: boolean;
+  /** The names do not fit the values, or the payload was not understood. */
+  readonly isMalformed: boolean;
+}
+
+/** Takes the failsafe's part out of a sample. */
+export function signalsOf(sample: Sample, isOwn: boolean): Signals {
+  const field = (name: string): Float64Array => {
+    const range = fieldRange(sample.layout, name);
+    return range ? sample.values.subarray(range.start, range.start + range.width) : new Float64Array(0);
+  };
+  return {
+    stream: sample.layout.stream,
+    kind: sample.layout.kind,
+    names: sample.layout.names,
+    positionRad: field('position'),
+    velocityRadps: field('velocity'),
+    temperatureC: field('temperature'),
+    isOwn,
+    isMalformed: (sample.flags & (SAMPLE_FLAGS.malformed | SAMPLE_FLAGS.nameCountMismatch)) !== 0,
+  };
+}
+
+/** All readings that one set of signals gives: at most one per cause. */
+export function classifySignals(signals: Signals, limits: SignalLimits): Reading[] {
+  const readings: Reading[] = [];
+  if (signals.kind === 'joint_state') {
+    const mechanical = classifyJoints(signals, limits);
+    if (mechanical) readings.push(mechanical);
+  }
+  const isMotor = signals.kind === 'joint_state' || limits.thermalStreams.includes(signals.stream);
+  if (isMotor) {
+    const thermal = classifyTemperatures(signals, limits);
+    if (thermal) readings.push(thermal);
+  }
+  return readings;
+}
+
+/** Whether all joints stand still; what cannot be read does not. */
+export function isStandstill(signals: Signals, limits: SignalLimits): boolean {
+  if (signals.velocityRadps.length === 0) return false;
+  for (let i = 0; i < signals.velocityRadps.length; i++)
+    if (!(Math.abs(signals.velocityRadps[i] ?? Number.NaN) < limits.standstillRadps)) return false;
+  return true;
+}
+
+/** Collects the worst verdict and the words for it. */
+class Worst {
+  verdict: Verdict = 'clear';
+  detail = '';
+  static readonly #order: readonly Verdict[] = ['clear', 'fair', 'bad', 'unknown', 'severe'];
+
+  add(verdict: Verdict, detail: string): void {
+    if (Worst.#order.indexOf(verdict) <= Worst.#order.indexOf(this.verdict)) return;
+    this.verdict = verdict;
+    this.detail = detail;
+  }
+}
+
+/** Position and velocity against the joints' limits; `undefined` when the stream has no joint that matters. */
+function classifyJoints(signals: Signals, limits: SignalLimits): Reading | undefined {
+  const worst = new Worst();
+  let isRelevant = signals.isOwn;
+  const count = Math.max(signals.names.length, signals.positionRad.length, signals.velocityRadps.length);
+  for (let i = 0; i < count; i++) {
+    const name = signals.names[i];
+    const limit = name === undefined ? undefined : limits.joints[name];
+    if (!limit && !signals.isOwn) continue;
+    isRelevant = true;
+    addJoint(worst, name ?? `joint ${i}`, signals.positionRad[i], signals.velocityRadps[i], limit, limits);
+  }
+  if (!isRelevant) return undefined;
+  if (signals.isMalformed) worst.add('unknown', 'names and values do not fit each other');
+  return { cause: 'mechanical_lock', channel: signals.stream, verdict: worst.verdict, detail: worst.detail };
+}
+
+function addJoint(
+  worst: Worst,
+  name: string,
+  positionRad: number | undefined,
+  velocityRadps: number | undefined,
+  limit: JointLimits | undefined,
+  limits: SignalLimits,
+): void {
+  const needsPosition = limit?.positionMinRad !== undefined || limit?.positionMaxRad !== undefined;
+  if (positionRad === undefined ? needsPosition : !(Math.abs(positionRad) <= POSITION_RAD_MAX))
+    worst.add('unknown', `${name} position ${positionRad} rad`);
+  const needsVelocity = limit?.velocityMaxRadps !== undefined;
+  if (velocityRadps === undefined ? needsVelocity : !(Math.abs(velocityRadps) <= VELOCITY_RADPS_MAX))
+    worst.add('unknown', `${name} velocity ${velocityRadps} rad/s`);
+  if (positionRad !== undefined) {
+    if (positionRad > (limit?.positionMaxRad ?? Number.POSITIVE_INFINITY))
+      worst.add('bad', `${name} position ${positionRad.toFixed(4)} rad, at most ${limit?.positionMaxRad}`);
+    if (positionRad < (limit?.positionMinRad ?? Number.NEGATIVE_INFINITY))
+      worst.add('bad', `${name} position ${positionRad.toFixed(4)} rad, at least ${limit?.positionMinRad}`);
+  }
+  if (velocityRadps === undefined) return;
+  const speedRadps = Math.abs(velocityRadps);
+  if (speedRadps > (limit?.velocityMaxRadps ?? Number.POSITIVE_INFINITY))
+    worst.add('bad', `${name} velocity ${velocityRadps.toFixed(4)} rad/s, at most ${limit?.velocityMaxRadps}`);
+  else if (speedRadps >= limits.standstillRadps)
+    worst.add('fair', `${name} moves at ${velocityRadps.toFixed(4)} rad/s`);
+}
+
+/** Motor temperatures against their limits; `undefined` when the stream carries none. */
+function classifyTemperatures(signals: Signals, limits: SignalLimits): Reading | undefined {
+  if (signals.temperatureC.length === 0) return undefined;
+  const worst = new Worst();
+  const { maxC, tripC, clearC } = limits.thermal;
+  for (let i = 0; i < signals.temperatureC.length; i++) {
+    const name = signals.names[i] ?? `sensor ${i}`;
+    const celsius = signals.temperatureC[i] ?? Number.NaN;
+    const shiftC = (limits.joints[name]?.temperatureMaxC ?? maxC) - maxC;
+    const words = `${name} ${celsius.toFixed(1)} C`;
+    // A reading that cannot be true says nothing about the motor, however hot it claims to be.
+    if (!(celsius >= TEMPERATURE_MIN_C && celsius <= TEMPERATURE_MAX_C)) worst.add('unknown', words);
+    else if (celsius > tripC + shiftC) worst.add('severe', words);
+    else if (celsius > maxC + shiftC) worst.add('bad', words);
+    else if (!(celsius < clearC + shiftC)) worst.add('fair', words);
+  }
+  if (signals.isMalformed) worst.add('unknown', 'names and values do not fit each other');
+  return { cause: 'thermal_shutdown', channel: signals.stream, verdict: worst.verdict, detail: worst.detail };
+}

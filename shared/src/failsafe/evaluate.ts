@@ -1,0 +1,241 @@
+import { assertNever } from '../assert.ts';
+import { stepCause, stepSilence, trippingChannel, unmetOf } from './channel.ts';
+import { type FailsafeAction, type FailsafePhase, severity } from './modes.ts';
+import { type CauseId, type CauseRule, type FailsafePolicy, TRIGGER_CAUSES } from './rules.ts';
+import {
+  type CauseReport,
+  type CauseState,
+  type FailsafeEvent,
+  type FailsafeOutput,
+  type FailsafeState,
+  type RecoverAnswer,
+  recoverNonce,
+} from './state.ts';
+
+const HOLD = severity('HOLD');
+
+/** A latched cause of at least HOLD keeps the gate closed. */
+const isBlocking = (cause: CauseState, rule: CauseRule): boolean => cause.latched && severity(rule.action) >= HOLD;
+
+/**
+ * The failsafe: one step from a state by an event. Pure: no clock, no I/O, same answer every time.
+ * SPEC.md beside this file has the states, the transitions and the invariants.
+ */
+export function evaluate(
+  before: FailsafeState,
+  event: FailsafeEvent,
+  policy: FailsafePolicy,
+): { readonly state: FailsafeState; readonly output: FailsafeOutput } {
+  // Time never runs backwards here; an impossible time is a fault, not a reason to trust it.
+  const isTimeSane = Number.isFinite(event.atMs);
+  const nowMs = isTimeSane ? Math.max(before.nowMs, event.atMs) : before.nowMs;
+  const seen = observe({ ...before, nowMs }, event, policy);
+  const fault = event.kind === 'fault' ? event.detail : isTimeSane ? undefined : 'an event without a valid time';
+  const latched = latch(seen, event, fault, policy);
+  const released = releaseAuto(latched, policy);
+  const rising = released.causes.filter((cause, i) => cause.latched && !before.causes[i]?.latched);
+  const moved = movePhase(released, event, rising.length > 0, policy);
+  const state = { ...moved.state, latchId: before.latchId + (rising.length > 0 ? 1 : 0) };
+  const output = describe(state, policy);
+  return {
+    state,
+    output: {
+      ...output,
+      rising: rising.map((cause) => cause.cause),
+      changed: hasChanged(before, state),
+      ...(moved.recover && { recover: moved.recover }),
+      ...(moved.abandoned && { abandoned: moved.abandoned }),
+    },
+  };
+}
+
+/** Takes in what the event says about the world. */
+function observe(state: FailsafeState, event: FailsafeEvent, policy: FailsafePolicy): FailsafeState {
+  const isArmed = state.phase === 'ARMED';
+  switch (event.kind) {
+    case 'readings': {
+      const causes = [...state.causes];
+      for (const reading of event.readings) {
+        const i = causes.findIndex((cause) => cause.cause === reading.cause);
+        const cause = causes[i];
+        if (cause) causes[i] = stepCause(cause, reading, isArmed, state.nowMs, policy);
+      }
+      return { ...state, causes };
+    }
+    case 'actuator':
+      return { ...state, mcu: event.mcu, standstill: event.standstill };
+    case 'tick':
+      // Outside ARMED silence only blocks a recovery: it would latch causes whose line was merely unplugged.
+      if (!isArmed) return state;
+      return {
+        ...state,
+        causes: zip(state, policy).map(([cause, rule]) => stepSilence(cause, rule, state.nowMs, policy)),
+      };
+    case 'trigger':
+    case 'recover':
+    case 'stored':
+    case 'store_failed':
+    case 'fault':
+      return state;
+    default:
+      return assertNever(event);
+  }
+}
+
+/** Latches what trips or was asked for. A request for what is latched already only starts its dwell again. */
+function latch(
+  state: FailsafeState,
+  event: FailsafeEvent,
+  fault: string | undefined,
+  policy: FailsafePolicy,
+): FailsafeState {
+  const asked = new Map<CauseId, string>();
+  if (event.kind === 'trigger') asked.set(TRIGGER_CAUSES[event.mode], event.detail);
+  if (event.kind === 'store_failed' && state.phase === 'RECOVERING') asked.set('unknown_state', event.detail);
+  if (fault !== undefined) asked.set('guard_fault', fault);
+  const causes = zip(state, policy).map(([cause, rule]): CauseState => {
+    const request = asked.get(rule.cause);
+    if (request !== undefined)
+      return { ...cause, latched: true, latchedAtMs: state.nowMs, detail: cause.latched ? cause.detail : request };
+    const trip = trippingChannel(cause, policy);
+    if (!trip || cause.latched) return cause;
+    return { ...cause, latched: true, latchedAtMs: state.nowMs, detail: trip[1].detail };
+  });
+  return { ...state, causes };
+}
+
+/** Lets go of latches that need no recovery. The phase stays, so motion never resumes by it. */
+function releaseAuto(state: FailsafeState, policy: FailsafePolicy): FailsafeState {
+  const causes = zip(state, policy).map(([cause, rule]) =>
+    cause.latched && rule.clearing === 'auto' && unmetOf(cause, rule, state.nowMs) === undefined
+      ? { ...cause, latched: false, detail: '' }
+      : cause,
+  );
+  return { ...state, causes };
+}
+
+interface Moved {
+  readonly state: FailsafeState;
+  readonly recover?: RecoverAnswer;
+  readonly abandoned?: readonly string[];
+}
+
+function movePhase(state: FailsafeState, event: FailsafeEvent, isRising: boolean, policy: FailsafePolicy): Moved {
+  const isBlocked = zip(state, policy).some(([cause, rule]) => isBlocking(cause, rule));
+  switch (state.phase) {
+    case 'BOOT':
+    case 'LATCHED': {
+      const closed = isBlocked ? enter(state, 'LATCHED') : state;
+      return event.kind === 'recover' ? recover(closed, event, policy) : { state: closed };
+    }
+    case 'RECOVERING': {
+      const answer = event.kind === 'recover' ? refuse('phase', 'a recovery is already under way') : {};
+      const unmet = recoveryProblems(state, event, isRising, policy);
+      if (unmet.length > 0) return { ...answer, state: enter(state, isBlocked ? 'LATCHED' : 'BOOT'), abandoned: unmet };
+      const isStored =
+        event.kind === 'stored' && event.latchId === state.latchId && event.motionEpoch === state.motionEpoch + 1;
+      return { ...answer, state: isStored ? open(state) : state };
+    }
+    case 'ARMED': {
+      const answer = event.kind === 'recover' ? refuse('phase', 'nothing to recover: the robot is armed') : {};
+      return { ...answer, state: isBlocked ? enter(state, 'LATCHED') : state };
+    }
+  }
+}
+
+/** Answers a recovery. Any attempt that quotes the nonce uses it up, so none can be replayed later. */
+function recover(
+  given: FailsafeState,
+  event: FailsafeEvent & { readonly kind: 'recover' },
+  policy: FailsafePolicy,
+): Moved {
+  if (event.nonce !== recoverNonce(given)) return { state: given, ...refuse('nonce', 'the nonce is unknown or used') };
+  const state = { ...given, noncesUsed: given.noncesUsed + 1 };
+  if (event.latchId !== state.latchId)
+    return { state, ...refuse('latch_id', `latch ${event.latchId} is not the present one, ${state.latchId}`) };
+  const unmet = unmetConditions(state, event.local, policy);
+  if (unmet.length > 0) return { state, recover: { kind: 'unmet', unmet } };
+  return { state: enter(state, 'RECOVERING'), recover: { kind: 'accepted' } };
+}
+
+const refuse = (why: 'phase' | 'latch_id' | 'nonce', message: string): { readonly recover: RecoverAnswer } => ({
+  recover: { kind: 'conflict', why, message },
+});
+
+/** The recovery checklist: every condition that is not met, one sentence each. */
+export function unmetConditions(state: FailsafeState, local: boolean, policy: FailsafePolicy): string[] {
+  const unmet: string[] = [];
+  for (const [cause, rule] of zip(state, policy)) {
+    const sentence = unmetOf(cause, rule, state.nowMs);
+    if (sentence !== undefined) unmet.push(sentence);
+    if (cause.latched && rule.clearing === 'local' && !local) unmet.push(`${rule.cause}: must be reset at the robot`);
+  }
+  if (state.mcu !== 'STOPPED') unmet.push(`the microcontroller does not confirm the stop: ${state.mcu}`);
+  if (!state.standstill) unmet.push('the joints do not stand still');
+  return unmet;
+}
+
+/** Why a recovery under way cannot go on. The local reset was checked when it was accepted. */
+function recoveryProblems(
+  state: FailsafeState,
+  event: FailsafeEvent,
+  isRising: boolean,
+  policy: FailsafePolicy,
+): string[] {
+  const unmet = unmetConditions(state, true, policy);
+  // A cause without a dwell would be met again at once, and this recovery never asked for it.
+  if (isRising || event.kind === 'trigger') unmet.push('the robot was stopped again meanwhile');
+  if (state.nowMs - state.phaseSinceMs > policy.recoveryMsMax)
+    unmet.push(`the recovery took longer than ${policy.recoveryMsMax} ms`);
+  if (event.kind === 'store_failed') unmet.push(`the latch store could not be written: ${event.detail}`);
+  return unmet;
+}
+
+/** Opens the gate: the only place where that happens. */
+function open(state: FailsafeState): FailsafeState {
+  const causes = state.causes.map((cause) => ({ ...cause, latched: false, detail: '' }));
+  return { ...enter(state, 'ARMED'), causes, motionEpoch: state.motionEpoch + 1 };
+}
+
+const enter = (state: FailsafeState, phase: FailsafePhase): FailsafeState =>
+  state.phase === phase ? state : { ...state, phase, phaseSinceMs: state.nowMs };
+
+/** What a state means for the robot: gate, action, mode, latched causes. */
+export function describe(
+  state: FailsafeState,
+  policy: FailsafePolicy,
+): Pick<FailsafeOutput, 'gateOpen' | 'action' | 'mode' | 'causes'> {
+  const latched = zip(state, policy).filter(([cause]) => cause.latched);
+  const gateOpen = state.phase === 'ARMED';
+  let worst: CauseRule | undefined;
+  for (const [, rule] of latched) if (!worst || severity(rule.action) > severity(worst.action)) worst = rule;
+  const floor: FailsafeAction = gateOpen ? 'NONE' : 'HOLD';
+  const action = worst && severity(worst.action) > severity(floor) ? worst.action : floor;
+  const causes = latched.map(
+    ([cause, rule]): CauseReport => ({
+      cause: cause.cause,
+      action: rule.action,
+      latched: true,
+      detail: cause.detail,
+      sinceMs: cause.latchedAtMs,
+    }),
+  );
+  return { gateOpen, action, mode: worst?.mode ?? '', causes };
+}
+
+function hasChanged(before: FailsafeState, after: FailsafeState): boolean {
+  return (
+    before.phase !== after.phase ||
+    before.latchId !== after.latchId ||
+    before.motionEpoch !== after.motionEpoch ||
+    before.causes.some((cause, i) => cause.latched !== after.causes[i]?.latched)
+  );
+}
+
+/** Causes with their rules; both are in table order. */
+function zip(state: FailsafeState, policy: FailsafePolicy): [CauseState, CauseRule][] {
+  return policy.rules.flatMap((rule, i) => {
+    const cause = state.causes[i];
+    return cause ? [[cause, rule] as [CauseState, CauseRule]] : [];
+  });
+}

@@ -1,0 +1,161 @@
+import { DomainError, type FieldProblem } from '../errors.ts';
+import { type FailsafeAction, type FailsafeMode, type ReportedMode, severity } from './modes.ts';
+
+/**
+ * Who may let a latched cause go.
+ * - `local`: a recovery given at the robot itself.
+ * - `recover`: any matching recovery.
+ * - `auto`: it lets go by itself once clear for its dwell; motion still needs a recovery.
+ */
+export type Clearing = 'local' | 'recover' | 'auto';
+
+/** One row of the causes table. */
+export interface CauseRule {
+  readonly cause: CauseId;
+  /** What the robot reports while this is the worst cause. */
+  readonly mode: ReportedMode;
+  readonly action: FailsafeAction;
+  readonly clearing: Clearing;
+  /**
+   * Readings of it arrive all the time, so that silence is unknown. Otherwise it is only ever set by an event,
+   * and counts as clear once that is `clearDwellMs` ago.
+   */
+  readonly monitored: boolean;
+  /** How long every reading must have been clear before a recovery may let go of it. [ms] */
+  readonly clearDwellMs: number;
+  /** Readings older than this are none. [ms] */
+  readonly freshMs: number;
+  /** For people: what it means when it is latched. */
+  readonly meaning: string;
+}
+
+/** Ids of all causes. A new cause is an entry here, a row below and a classifier. */
+export const CAUSE_IDS = [
+  'estop',
+  'unknown_state',
+  'guard_fault',
+  'mcu_silent',
+  'mcu_fault',
+  'source_stale',
+  'agent_stuck',
+  'mechanical_lock',
+  'thermal_shutdown',
+  'geofence_lock',
+] as const;
+export type CauseId = (typeof CAUSE_IDS)[number];
+
+const WATCHDOG = { mode: 'watchdog', action: 'STOP0', clearing: 'local', clearDwellMs: 1000, freshMs: 500 } as const;
+
+/** The causes table. Its order decides which mode is reported among causes of equal action: the first one. */
+export const CAUSE_RULES: readonly CauseRule[] = [
+  {
+    cause: 'estop',
+    mode: 'emergency_stop',
+    action: 'STOP0',
+    clearing: 'local',
+    monitored: true,
+    clearDwellMs: 500,
+    freshMs: 500,
+    meaning: 'the emergency-stop line is active, the microcontroller reports it, or a stop was requested',
+  },
+  {
+    cause: 'unknown_state',
+    mode: 'unknown_state',
+    action: 'STOP0',
+    clearing: 'local',
+    monitored: false,
+    clearDwellMs: 0,
+    freshMs: 500,
+    meaning: 'the stored latches are missing, damaged or could not be written',
+  },
+  { ...WATCHDOG, cause: 'guard_fault', monitored: false, meaning: 'the guard itself met an unexpected error' },
+  { ...WATCHDOG, cause: 'mcu_silent', monitored: true, meaning: 'the microcontroller sends nothing valid' },
+  {
+    ...WATCHDOG,
+    cause: 'mcu_fault',
+    monitored: true,
+    meaning: 'the microcontroller restarted, stopped by itself or does not obey',
+  },
+  { ...WATCHDOG, cause: 'source_stale', monitored: true, meaning: 'a required stream has stopped' },
+  { ...WATCHDOG, cause: 'agent_stuck', monitored: true, meaning: 'the edge agent is gone or makes no progress' },
+  {
+    cause: 'mechanical_lock',
+    mode: 'mechanical_lock',
+    action: 'STOP0',
+    clearing: 'local',
+    monitored: true,
+    clearDwellMs: 2000,
+    freshMs: 1000,
+    meaning: 'a joint is outside its position or velocity limits, or a lock was requested',
+  },
+  {
+    cause: 'thermal_shutdown',
+    mode: 'thermal_shutdown',
+    action: 'STOP1',
+    clearing: 'recover',
+    monitored: true,
+    clearDwellMs: 30_000,
+    freshMs: 2000,
+    meaning: 'a motor is too hot, or a shutdown was requested',
+  },
+  {
+    cause: 'geofence_lock',
+    mode: 'geofence_lock',
+    action: 'HOLD',
+    clearing: 'recover',
+    monitored: false,
+    clearDwellMs: 0,
+    freshMs: 1000,
+    meaning: 'a geofence lock was requested',
+  },
+];
+
+/** Which cause a mode of the API latches: the same one that the robot's own detection would. */
+export const TRIGGER_CAUSES: Readonly<Record<FailsafeMode, CauseId>> = {
+  emergency_stop: 'estop',
+  mechanical_lock: 'mechanical_lock',
+  thermal_shutdown: 'thermal_shutdown',
+  geofence_lock: 'geofence_lock',
+};
+
+/** Everything the reducer needs to know beside state and event. */
+export interface FailsafePolicy {
+  readonly rules: readonly CauseRule[];
+  /** Leaky counter: what a bad or unknown reading adds, what a good one takes, and where it trips. */
+  readonly counter: { readonly bad: number; readonly good: number; readonly trip: number };
+  /** A recovery that has not opened the gate by then is given up. [ms] */
+  readonly recoveryMsMax: number;
+  /** Most channels that one cause listens to. Readings beyond are unknown. */
+  readonly channelsMax: number;
+}
+
+export const DEFAULT_POLICY: FailsafePolicy = {
+  rules: CAUSE_RULES,
+  counter: { bad: 2, good: 1, trip: 4 },
+  recoveryMsMax: 2000,
+  channelsMax: 64,
+};
+
+/** What a robot's configuration may change: dwell times, and actions upwards. */
+export interface PolicyChange {
+  readonly action?: FailsafeAction;
+  readonly clearDwellMs?: number;
+}
+
+/**
+ * The default policy with a robot's changes.
+ *
+ * @throws DomainError `invalid` when an action would be lowered; the field is `actions.<cause>`.
+ */
+export function policyWith(changes: Readonly<Partial<Record<CauseId, PolicyChange>>>): FailsafePolicy {
+  const problems: FieldProblem[] = [];
+  const rules = CAUSE_RULES.map((rule) => {
+    const { action = rule.action, clearDwellMs = rule.clearDwellMs } = changes[rule.cause] ?? {};
+    if (severity(action) < severity(rule.action))
+      problems.push({ field: `actions.${rule.cause}`, reason: `may be raised from ${rule.action}, not lowered` });
+    return { ...rule, action, clearDwellMs };
+  });
+  if (problems.length > 0)
+    throw new DomainError('invalid', `failsafe policy: ${problems[0]?.field} ${problems[0]?.reason}`, { problems });
+  return { ...DEFAULT_POLICY, rules };
+}
