@@ -1,0 +1,420 @@
+import { randomInt } from 'node:crypto';
+import { DomainError } from '@outrider/shared/errors';
+import type { Sample } from '@outrider/shared/telemetry';
+import type { Clock } from '@outrider/shared/time';
+import { type Command, type CommandOutcome, CommandQueue } from './commands.ts';
+import { FRAME_BYTES_MAX, type Frame, PROTOCOL_VERSION } from './frame.ts';
+import { McuClock } from './mcu-clock.ts';
+import {
+  decodeMessage,
+  type FaultKind,
+  type HeartbeatEcho,
+  type McuHello,
+  type McuStatus,
+  type Message,
+  TELEMETRY_STREAMS,
+  type TelemetryStream,
+} from './messages.ts';
+import { FrameParser, type ParserStats } from './parser.ts';
+import type { BytePort } from './port.ts';
+import { isTelemetry, SampleMapper } from './samples.ts';
+import { FrameWriter } from './writer.ts';
+
+export type { CommandOutcome } from './commands.ts';
+export type { BytePort } from './port.ts';
+
+export interface McuLinkOptions {
+  readonly port: BytePort;
+  readonly clock: Clock;
+  /** Told to the MCU, which fits its rates to it. 0: it does not matter, as on a pty or USB. [bit/s] */
+  readonly baud?: number;
+  /** How long an answer to a command may take before the command is sent again. [ms] */
+  readonly ackTimeoutMs?: number;
+  /** How often a command is sent again before it counts as failed. */
+  readonly ackRetries?: number;
+  /** How often HELLO is sent until it is answered. [ms] */
+  readonly helloIntervalMs?: number;
+  /** How long the handshake may take in all. [ms] */
+  readonly helloTimeoutMs?: number;
+}
+
+/** What the link has seen since it was made. */
+export interface LinkStats extends Readonly<ParserStats> {
+  readonly unknownTypes: number;
+  readonly malformed: number;
+  /** Telemetry that came before the handshake, or not with the joints that HELLO named. */
+  readonly unexpected: number;
+  readonly framesWritten: number;
+  /** Frames that the port would not take because the line is stuck. */
+  readonly framesRefused: number;
+  readonly mcuResets: number;
+  /** Round trip of the last answered heartbeat; NaN before the first. [ms] */
+  readonly rttMs: number;
+  readonly rttMsMin: number;
+  readonly rttMsMax: number;
+}
+
+const ACK_TIMEOUT_MS = 60;
+const ACK_RETRIES = 5;
+const HELLO_INTERVAL_MS = 100;
+const HELLO_TIMEOUT_MS = 3000;
+
+/**
+ * The conversation with one MCU over one port. Knows no robot policy: when to stop is the owner's business, and so is
+ * calling `sendHeartbeat` every 20 ms. A port that closes ends the link; open a new port and make a new link.
+ *
+ * When the MCU resets, the link shakes hands again by itself, calls `onReset`, and fails what was waiting. The MCU
+ * is then DISARMED, and only `arm` changes that.
+ */
+export class McuLink {
+  readonly #port: BytePort;
+  readonly #clock: McuClock;
+  readonly #options: McuLinkOptions;
+  readonly #parser: FrameParser;
+  readonly #writer: FrameWriter;
+  readonly #commands: CommandQueue;
+  /** Tells this host's run apart from another's, so that the MCU sees the change. Never 0. [FB-12] */
+  readonly #session = randomInt(1, 2 ** 32 - 1);
+  #hello: McuHello | undefined;
+  #status: McuStatus | undefined;
+  #mapper: SampleMapper | undefined;
+  #helloTimer: NodeJS.Timeout | undefined;
+  #helloWaiters: { resolve: (hello: McuHello) => void; reject: (error: Error) => void }[] = [];
+  #closed = false;
+  #heartbeatCounter = 0;
+  #unknownTypes = 0;
+  #malformed = 0;
+  #unexpected = 0;
+  #mcuResets = 0;
+  #otherVersion: number | undefined;
+  #rttMs = Number.NaN;
+  #rttMsMin = Number.NaN;
+  #rttMsMax = Number.NaN;
+  readonly #onMessage = new Set<(message: Message) => void>();
+  readonly #onSample = new Set<(sample: Sample) => void>();
+  readonly #onStatus = new Set<(status: McuStatus) => void>();
+  readonly #onEcho = new Set<(echo: HeartbeatEcho) => void>();
+  readonly #onReset = new Set<(hello: McuHello) => void>();
+  readonly #onClose = new Set<(error?: Error) => void>();
+
+  constructor(options: McuLinkOptions) {
+    this.#options = options;
+    this.#port = options.port;
+    this.#clock = new McuClock(options.clock);
+    this.#writer = new FrameWriter((bytes) => !this.#closed && this.#port.write(bytes));
+    this.#parser = new FrameParser(
+      (frame) => this.#receive(frame),
+      (version) => {
+        this.#otherVersion = version;
+      },
+    );
+    this.#commands = new CommandQueue({
+      send: (message) => this.#writer.send(message),
+      ackTimeoutMs: options.ackTimeoutMs ?? ACK_TIMEOUT_MS,
+      retries: options.ackRetries ?? ACK_RETRIES,
+    });
+    this.#port.onData((bytes) => this.#parser.push(bytes));
+    this.#port.onClose((error) => this.#ended(error));
+  }
+
+  /** What the MCU said of itself; `undefined` before the handshake. */
+  get hello(): McuHello | undefined {
+    return this.#hello;
+  }
+
+  /** The last STATUS. */
+  get status(): McuStatus | undefined {
+    return this.#status;
+  }
+
+  /** Whether the handshake is done and the port open. */
+  get isConnected(): boolean {
+    return this.#hello !== undefined && !this.#closed;
+  }
+
+  get stats(): LinkStats {
+    return {
+      ...this.#parser.stats,
+      unknownTypes: this.#unknownTypes,
+      malformed: this.#malformed,
+      unexpected: this.#unexpected,
+      framesWritten: this.#writer.framesWritten,
+      framesRefused: this.#writer.framesRefused,
+      mcuResets: this.#mcuResets,
+      rttMs: this.#rttMs,
+      rttMsMin: this.#rttMsMin,
+      rttMsMax: this.#rttMsMax,
+    };
+  }
+
+  /** Every decoded message, telemetry included. @returns A function that removes the listener. */
+  onMessage(listener: (message: Message) => void): () => void {
+    return added(this.#onMessage, listener);
+  }
+
+  /** Telemetry as samples of the `mcu/…` streams. @returns A function that removes the listener. */
+  onSample(listener: (sample: Sample) => void): () => void {
+    return added(this.#onSample, listener);
+  }
+
+  /** Each STATUS, before it becomes a sample. @returns A function that removes the listener. */
+  onStatus(listener: (status: McuStatus) => void): () => void {
+    return added(this.#onStatus, listener);
+  }
+
+  /** Each answered heartbeat: the MCU lives, and says its state. @returns A function that removes the listener. */
+  onEcho(listener: (echo: HeartbeatEcho) => void): () => void {
+    return added(this.#onEcho, listener);
+  }
+
+  /** The MCU was reset and has shaken hands anew. @returns A function that removes the listener. */
+  onReset(listener: (hello: McuHello) => void): () => void {
+    return added(this.#onReset, listener);
+  }
+
+  /** The line is gone, with the reason when it broke. @returns A function that removes the listener. */
+  onClose(listener: (error?: Error) => void): () => void {
+    return added(this.#onClose, listener);
+  }
+
+  /**
+   * Shakes hands. [FB-12]
+   *
+   * @throws DomainError `timeout` when nobody answers, saying what was heard instead; `unsupported` when the MCU
+   * speaks another protocol version; `offline` when the port closed.
+   */
+  async connect(signal?: AbortSignal): Promise<McuHello> {
+    if (this.#closed) throw new DomainError('offline', 'the serial port is closed; open it again');
+    const limitMs = this.#options.helloTimeoutMs ?? HELLO_TIMEOUT_MS;
+    const answered = new Promise<McuHello>((resolve, reject) => this.#helloWaiters.push({ resolve, reject }));
+    const expired = setTimeout(() => this.#failHandshake(this.#noAnswer(limitMs)), limitMs);
+    const abandon = (): void => this.#failHandshake(new DomainError('unavailable', 'the handshake was given up'));
+    signal?.addEventListener('abort', abandon, { once: true });
+    if (signal?.aborted) abandon();
+    else this.#startHello();
+    try {
+      return await answered;
+    } finally {
+      clearTimeout(expired);
+      signal?.removeEventListener('abort', abandon);
+    }
+  }
+
+  /**
+   * Renews the lease; the owner calls this every 20 ms. Each call counts one up, so calling it from a timer alone
+   * proves nothing: call it from the loop whose life the lease is to witness. [FB-18]
+   *
+   * @returns Whether the port took it.
+   */
+  sendHeartbeat({ gateOpen, motionEpoch }: { gateOpen: boolean; motionEpoch: number }): boolean {
+    this.#heartbeatCounter = (this.#heartbeatCounter + 1) >>> 0;
+    const counter = this.#heartbeatCounter;
+    return this.#writer.send({
+      kind: 'heartbeat',
+      counter,
+      gateOpen,
+      motionEpoch,
+      hostMonoUs: this.#clock.monotonicUs(),
+    });
+  }
+
+  /** Stops at once, from any state, handshake or not. The first frame is written before this returns. */
+  stop(): Promise<CommandOutcome> {
+    return this.#submit({ kind: 'stop' }, false);
+  }
+
+  /** Stops moving and keeps the position under power. An MCU that is stopped already stays so and accepts. */
+  hold(): Promise<CommandOutcome> {
+    return this.#submit({ kind: 'hold' });
+  }
+
+  /**
+   * Leaves DISARMED, STOPPED or HOLD. Quotes the boot nonce of the present handshake; the MCU moves once a heartbeat
+   * with an open gate quotes the same motion epoch.
+   */
+  arm({ motionEpoch }: { motionEpoch: number }): Promise<CommandOutcome> {
+    return this.#submit({ kind: 'arm', bootNonce: this.#hello?.bootNonce ?? 0, motionEpoch });
+  }
+
+  /** Leaves HOLD, and nothing else, for ARMED. */
+  release({ motionEpoch }: { motionEpoch: number }): Promise<CommandOutcome> {
+    return this.#submit({ kind: 'release', bootNonce: this.#hello?.bootNonce ?? 0, motionEpoch });
+  }
+
+  /** Target positions, one per joint in HELLO's order. [rad] */
+  setpoints(positionRad: Float64Array, { motionEpoch }: { motionEpoch: number }): Promise<CommandOutcome> {
+    return this.#submit({ kind: 'setpoints', positionRad, motionEpoch });
+  }
+
+  /** Changes how often a stream is sent; 0 turns it off. [Hz] */
+  setRate(stream: TelemetryStream, rateHz: number): Promise<CommandOutcome> {
+    return this.#submit({ kind: 'set_rate', stream, rateHz });
+  }
+
+  /** Makes a test build of the firmware misbehave. Others refuse with `not_supported`. [FB-26] */
+  fault(fault: FaultKind, { joint = 0, value = 0 }: { joint?: number; value?: number } = {}): Promise<CommandOutcome> {
+    return this.#submit({ kind: 'fault', fault, joint, value });
+  }
+
+  /** Sends any command as it is; for tests that quote a wrong nonce. */
+  command(command: Command): Promise<CommandOutcome> {
+    return this.#submit(command);
+  }
+
+  /** Closes the port. The MCU stops by itself when its lease ends. Closing twice is harmless. */
+  close(): void {
+    this.#port.close();
+    this.#ended();
+  }
+
+  #submit(command: Command, needsHandshake = true): Promise<CommandOutcome> {
+    if (this.#closed) return Promise.resolve({ kind: 'failed', reason: 'closed' });
+    if (needsHandshake && this.#hello === undefined) {
+      return Promise.resolve({ kind: 'failed', reason: 'not_connected' });
+    }
+    return this.#commands.submit(command);
+  }
+
+  #startHello(): void {
+    if (this.#helloTimer !== undefined) return;
+    const send = (): void => {
+      this.#writer.flushLine();
+      this.#writer.send({
+        kind: 'host_hello',
+        session: this.#session,
+        hostMonoUs: this.#clock.monotonicUs(),
+        baud: this.#options.baud ?? 0,
+        frameBytesMax: FRAME_BYTES_MAX,
+      });
+    };
+    this.#helloTimer = setInterval(send, this.#options.helloIntervalMs ?? HELLO_INTERVAL_MS);
+    send();
+  }
+
+  #stopHello(): void {
+    clearInterval(this.#helloTimer);
+    this.#helloTimer = undefined;
+  }
+
+  #failHandshake(error: Error): void {
+    this.#stopHello();
+    for (const waiter of this.#helloWaiters.splice(0)) waiter.reject(error);
+  }
+
+  #noAnswer(limitMs: number): DomainError {
+    if (this.#otherVersion !== undefined) {
+      const versions = `protocol ${this.#otherVersion}, this program ${PROTOCOL_VERSION}`;
+      return new DomainError('unsupported', `the MCU speaks ${versions}: update the firmware or this program`);
+    }
+    const { bytesReceived, framesOk } = this.#parser.stats;
+    const start = `no answer to HELLO within ${limitMs} ms: `;
+    if (bytesReceived === 0) {
+      return new DomainError('timeout', `${start}not one byte came; check the path, the cable and the MCU's power`);
+    }
+    if (framesOk === 0) {
+      const heard = `${bytesReceived} bytes came but no valid frame`;
+      return new DomainError('timeout', `${start}${heard}; check the baud rate and that this is the right device`);
+    }
+    return new DomainError('timeout', `${start}the MCU sends but does not hear us; check the line to it (TX)`);
+  }
+
+  #receive(frame: Frame): void {
+    const outcome = decodeMessage(frame);
+    if (outcome.kind === 'unknown_type') {
+      this.#unknownTypes += 1;
+      return;
+    }
+    if (outcome.kind === 'malformed') {
+      this.#malformed += 1;
+      return;
+    }
+    const { message } = outcome;
+    switch (message.kind) {
+      case 'mcu_hello':
+        this.#helloReceived(message);
+        break;
+      case 'heartbeat_echo':
+        this.#echoReceived(message);
+        break;
+      case 'ack':
+      case 'nack':
+        this.#answerReceived(message);
+        break;
+      case 'status':
+        this.#statusReceived(message);
+        break;
+      default:
+        break;
+    }
+    for (const listener of this.#onMessage) listener(message);
+    if (isTelemetry(message)) this.#sampleReceived(message);
+  }
+
+  #helloReceived(hello: McuHello): void {
+    if (this.#hello !== undefined && hello.bootNonce !== this.#hello.bootNonce) this.#mcuWasReset();
+    // Unasked, or an answer to another host: wait for the answer to ours.
+    if (hello.session !== this.#session) return;
+    const before = this.#hello;
+    if (before?.bootNonce === hello.bootNonce && this.#mapper !== undefined) return;
+    this.#stopHello();
+    this.#parser.expectRestart();
+    this.#clock.reset();
+    this.#clock.roundTrip(hello.hostMonoUs, hello.mcuUs);
+    this.#mapper = new SampleMapper(hello, this.#clock, before);
+    this.#hello = hello;
+    for (const waiter of this.#helloWaiters.splice(0)) waiter.resolve(hello);
+    if (before !== undefined) for (const listener of this.#onReset) listener(hello);
+  }
+
+  #mcuWasReset(): void {
+    if (this.#mapper === undefined) return;
+    this.#mapper = undefined; // telemetry waits for the new handshake
+    this.#mcuResets += 1;
+    this.#commands.failAll('reset');
+    this.#startHello();
+  }
+
+  #echoReceived(echo: HeartbeatEcho): void {
+    this.#rttMs = this.#clock.roundTrip(echo.hostMonoUs, echo.mcuUs);
+    if (!(this.#rttMs >= this.#rttMsMin)) this.#rttMsMin = this.#rttMs;
+    if (!(this.#rttMs <= this.#rttMsMax)) this.#rttMsMax = this.#rttMs;
+    for (const listener of this.#onEcho) listener(echo);
+  }
+
+  #answerReceived(answer: Extract<Message, { kind: 'ack' | 'nack' }>): void {
+    const done = this.#commands.answered(answer);
+    if (done?.kind === 'set_rate') this.#mapper?.rateChanged(done.stream, done.rateHz);
+  }
+
+  #statusReceived(status: McuStatus): void {
+    // The HELLO that an MCU sends at boot can be lost; its STATUS then gives the reset away. [FB-24]
+    if (this.#hello !== undefined && status.bootNonce !== this.#hello.bootNonce) this.#mcuWasReset();
+    this.#status = status;
+    for (const listener of this.#onStatus) listener(status);
+  }
+
+  #sampleReceived(message: Extract<Message, { kind: TelemetryStream }>): void {
+    const sample = this.#mapper?.toSample(message);
+    if (sample === undefined) {
+      this.#unexpected += 1;
+      return;
+    }
+    for (const listener of this.#onSample) listener(sample);
+  }
+
+  #ended(error?: Error): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#commands.failAll('closed');
+    this.#failHandshake(new DomainError('offline', 'the serial port closed during the handshake', { cause: error }));
+    for (const listener of this.#onClose) listener(error);
+  }
+}
+
+function added<T>(listeners: Set<T>, listener: T): () => void {
+  listeners.add(listener);
+  return () => listeners.delete(listener);
+}
+
+/** The streams in the order of their rates in HELLO, for settings that name one. */
+export const LINK_STREAMS = TELEMETRY_STREAMS;
