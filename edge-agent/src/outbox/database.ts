@@ -1,0 +1,213 @@
+import { closeSync, existsSync, openSync, renameSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { DomainError } from '@outrider/shared/errors';
+import { newEpoch } from '@outrider/shared/ids';
+import Database from 'better-sqlite3';
+import { LANES } from './records.ts';
+
+export type Db = Database.Database;
+
+/** First SQLite without the WAL-reset bug, which could lose committed rows. */
+const SQLITE_VERSION_MIN = [3, 51, 3] as const;
+const PAGE_BYTES = 4096;
+/** The WAL is cut back to this after a checkpoint, so that one burst does not hold disk space for ever. */
+const JOURNAL_BYTES_MAX = 16 * 1024 * 1024;
+/** Damaged databases kept beside the new one, for whoever wants to look. */
+const SET_ASIDE_MAX = 2;
+const RECENT_EVENTS_MAX = 1000;
+const DATABASE_FILE = 'outbox.db';
+
+/** What was found when the database was opened. */
+export interface OpenedDatabase {
+  readonly db: Db;
+  /** The file did not exist before. */
+  readonly isNew: boolean;
+  /** The program that used it last did not close it: a crash, a power cut, a kill. */
+  readonly stoppedUncleanly: boolean;
+}
+
+/** Whether an error means that the file itself is damaged, as opposed to full, busy or unreadable. */
+export function isCorruption(error: unknown): boolean {
+  return error instanceof Database.SqliteError && /^SQLITE_(CORRUPT|NOTADB)/.test(error.code);
+}
+
+/** Whether an error means that nothing can be written now: the bound, a full disk, a failing or read-only device. */
+export function isUnwritable(error: unknown): boolean {
+  return error instanceof Database.SqliteError && /^SQLITE_(FULL|IOERR|READONLY|CANTOPEN|BUSY)/.test(error.code);
+}
+
+export const databasePath = (stateDir: string): string => join(stateDir, DATABASE_FILE);
+
+/**
+ * Opens the outbox of a state directory with every setting that durability and the size bound rest on.
+ *
+ * @throws SqliteError with a corruption code when the file is damaged; see `isCorruption`.
+ */
+export function openDatabase(stateDir: string, sizeMaxBytes: number): OpenedDatabase {
+  const path = databasePath(stateDir);
+  const isNew = !existsSync(path);
+  const db = new Database(path);
+  try {
+    assertSqliteVersion(db);
+    db.pragma(`page_size = ${PAGE_BYTES}`);
+    db.pragma('busy_timeout = 2000');
+    // EXCLUSIVE keeps the WAL index on the heap: no shared memory file, and a second opener is refused.
+    db.pragma('locking_mode = EXCLUSIVE');
+    db.pragma('journal_mode = WAL');
+    // Without FULL a commit in WAL mode is not fsynced at all.
+    db.pragma('synchronous = FULL');
+    db.pragma(`journal_size_limit = ${JOURNAL_BYTES_MAX}`);
+    db.pragma('cache_size = -4096');
+    db.pragma(`max_page_count = ${Math.max(64, Math.floor(sizeMaxBytes / PAGE_BYTES))}`);
+    createSchema(db);
+    const meta = new Meta(db);
+    const stoppedUncleanly = meta.get('clean') === '0';
+    if (stoppedUncleanly) quickCheck(db);
+    if (meta.get('epoch') === undefined) meta.set('epoch', newEpoch());
+    meta.set('clean', '0');
+    return { db, isNew, stoppedUncleanly };
+  } catch (error) {
+    db.close();
+    throw error;
+  }
+}
+
+/** Renames a damaged database and its journal out of the way. Returns where it went. */
+export function setAside(stateDir: string): string {
+  const path = databasePath(stateDir);
+  const asideAt = (n: number): string => `${path}.damaged-${n}`;
+  for (const suffix of ['', '-wal']) {
+    for (let n = SET_ASIDE_MAX; n >= 1; n -= 1) {
+      const from = n === 1 ? `${path}${suffix}` : `${asideAt(n - 1)}${suffix}`;
+      const to = `${asideAt(n)}${suffix}`;
+      rmSync(to, { force: true });
+      if (existsSync(from)) renameSync(from, to);
+    }
+  }
+  rmSync(`${path}-shm`, { force: true });
+  return asideAt(1);
+}
+
+/** Ids of the events written last. */
+export class RecentEvents {
+  readonly #find: Database.Statement<[string], { id: number }>;
+  readonly #add: Database.Statement<[string]>;
+  readonly #trim: Database.Statement<[number]>;
+
+  constructor(db: Db) {
+    this.#find = db.prepare('SELECT id FROM recent_event WHERE event_id = ?');
+    this.#add = db.prepare('INSERT INTO recent_event (event_id) VALUES (?)');
+    this.#trim = db.prepare('DELETE FROM recent_event WHERE id <= ?');
+  }
+
+  /** Remembers an id. @returns False when it was known. */
+  add(eventId: string): boolean {
+    if (this.#find.get(eventId)) return false;
+    const { lastInsertRowid } = this.#add.run(eventId);
+    this.#trim.run(Number(lastInsertRowid) - RECENT_EVENTS_MAX);
+    return true;
+  }
+}
+
+/** Small facts beside the lanes: epoch, boundaries, replay positions. */
+export class Meta {
+  readonly #get: Database.Statement<[string], { value: string }>;
+  readonly #set: Database.Statement<[string, string]>;
+
+  constructor(db: Db) {
+    this.#get = db.prepare('SELECT value FROM meta WHERE key = ?');
+    this.#set = db.prepare(
+      'INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value',
+    );
+  }
+
+  get(key: string): string | undefined {
+    return this.#get.get(key)?.value;
+  }
+
+  getNumber(key: string): number {
+    const value = Number(this.get(key) ?? '0');
+    return Number.isSafeInteger(value) ? value : 0;
+  }
+
+  set(key: string, value: string | number): void {
+    this.#set.run(key, String(value));
+  }
+}
+
+/**
+ * Holds a state directory for one agent. The lock is the kernel's (fcntl, through SQLite), so that a killed
+ * process frees it, and it is a file of its own, so that damage to the outbox cannot weaken it.
+ */
+export class StateLock {
+  readonly #db: Db;
+
+  /** @throws DomainError `already_exists` when another process holds it. */
+  constructor(stateDir: string) {
+    const path = join(stateDir, 'agent.lock');
+    closeSync(openSync(path, 'a', 0o600));
+    this.#db = new Database(path, { timeout: 200 });
+    try {
+      this.#db.exec('BEGIN EXCLUSIVE');
+    } catch (cause) {
+      this.#db.close();
+      throw new DomainError(
+        'already_exists',
+        `${stateDir} is in use by another agent; give each robot its own state_dir`,
+        {
+          cause,
+          subject: 'state_dir',
+        },
+      );
+    }
+  }
+
+  /** Closing twice is harmless. */
+  release(): void {
+    if (this.#db.open) this.#db.close();
+  }
+}
+
+function assertSqliteVersion(db: Db): void {
+  const { version } = db.prepare<[], { version: string }>('SELECT sqlite_version() AS version').get() ?? {
+    version: '0',
+  };
+  const parts = version.split('.').map(Number);
+  for (const [i, least] of SQLITE_VERSION_MIN.entries()) {
+    const part = parts[i] ?? 0;
+    if (part > least) return;
+    if (part < least)
+      throw new DomainError(
+        'unsupported',
+        `SQLite ${version} can lose committed rows; better-sqlite3 must bring ${SQLITE_VERSION_MIN.join('.')} or newer`,
+      );
+  }
+}
+
+function createSchema(db: Db): void {
+  db.exec('CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID');
+  for (const lane of LANES) {
+    // AUTOINCREMENT: a plain rowid starts again at 1 when the lane is drained, and a position must never return.
+    db.exec(`CREATE TABLE IF NOT EXISTS ${lane} (
+      seq INTEGER PRIMARY KEY AUTOINCREMENT,
+      seq_to INTEGER NOT NULL,
+      crc INTEGER NOT NULL,
+      boot_id TEXT NOT NULL,
+      kind INTEGER NOT NULL,
+      samples INTEGER NOT NULL,
+      from_ms REAL NOT NULL,
+      to_ms REAL NOT NULL,
+      body BLOB NOT NULL
+    )`);
+  }
+  // Ids of the last events, so that one which is reported again after a crash is not stored again.
+  db.exec('CREATE TABLE IF NOT EXISTS recent_event (id INTEGER PRIMARY KEY, event_id TEXT NOT NULL UNIQUE)');
+  db.exec(`CREATE TABLE IF NOT EXISTS quarantine (
+    id INTEGER PRIMARY KEY, lane TEXT NOT NULL, seq INTEGER NOT NULL, reason TEXT NOT NULL, body BLOB NOT NULL
+  )`);
+}
+
+function quickCheck(db: Db): void {
+  const result = db.pragma('quick_check(1)', { simple: true });
+  if (result !== 'ok') throw new Database.SqliteError(String(result), 'SQLITE_CORRUPT');
+}

@@ -1,0 +1,394 @@
+import { aborted, type Service } from '@outrider/shared/service';
+import { type Sample, valueCount } from '@outrider/shared/telemetry';
+import type { MonotonicMs } from '@outrider/shared/time';
+import { BlockBuilder } from './block-builder.ts';
+import { Pending } from './pending.ts';
+import {
+  eventRecord,
+  type GapSummary,
+  LANES,
+  type LaneName,
+  type OutboxEvent,
+  type StoredRecord,
+  stateRecord,
+} from './records.ts';
+import { Store } from './store.ts';
+import type { OutboxAck, OutboxOptions, OutboxStats } from './types.ts';
+
+/** Where thinning begins, and how far it goes. */
+const EVICT_ABOVE = 0.8;
+const EVICT_STATES_ABOVE = 0.9;
+/** Rows evicted or deleted in one go: a few milliseconds, so that the agent never looks stuck to its guard. */
+const ROWS_PER_STEP = 200;
+/** A stream of full blocks is written before its time rather than kept in memory. */
+const BLOCKS_PENDING_MAX = 64;
+const RETRY_WHEN_FULL_MS = 500;
+/** Acknowledged rows go with the next commit, or after this long when there is none: it saves an fsync each. */
+const DELETE_INTERVAL_MS = 500;
+
+interface RemovedRows {
+  readonly lane: LaneName;
+  readonly upto: number;
+  readonly samples: number;
+  readonly more: boolean;
+}
+
+/**
+ * Keeps every sample, event and state on disk until the cloud says that it has them.
+ *
+ * Telemetry is packed into blocks and committed in groups; an event is committed at once. A full disk never throws
+ * out of here: events wait in memory, lost telemetry is counted and becomes a gap record when there is room again.
+ */
+export class Outbox implements Service {
+  readonly name = 'outbox';
+  readonly #options: OutboxOptions;
+  readonly #store: Store;
+  readonly #pending = new Pending();
+  readonly #builder = new BlockBuilder((block) => this.#pending.addBlock(block));
+  readonly #commitListeners: (() => void)[] = [];
+  readonly #stateValues = new Map<string, string>();
+  readonly #refusedStreams = new Set<string>();
+  readonly #totals = { committed: 0, acknowledged: 0, gapRecords: 0, dropped: 0, refused: 0 };
+  #isLive = false;
+  #deletedAt = 0;
+  #eventCommitScheduled = false;
+  /** While nothing can be written: when to try again. */
+  #retryAt: MonotonicMs | undefined;
+
+  /**
+   * Opens or creates the outbox of a state directory; a damaged one is set aside and salvaged.
+   *
+   * @throws DomainError `already_exists` when another agent uses the directory.
+   */
+  constructor(options: OutboxOptions) {
+    this.#options = options;
+    this.#store = new Store(options.stateDir, options.sizeMaxBytes, options.bootId, options.log);
+  }
+
+  /** Identity of the position numbers: random, new whenever positions could be given out twice. */
+  get epoch(): string {
+    return this.#store.epoch;
+  }
+
+  /** Highest position ever given out in a lane; 0 when none was. */
+  maxSeq(lane: LaneName): number {
+    return this.#store.lanes[lane].maxSeq;
+  }
+
+  /** The guard's last transition that is on disk here. */
+  get transitionsStored(): number {
+    return this.#store.meta.getNumber('transitions_stored');
+  }
+
+  /** How far a recording was taken over, on disk; `undefined` when it never was. */
+  replayPosition(source: string): number | undefined {
+    const text = this.#store.meta.get(`position.${source}`);
+    return text === undefined ? undefined : Number(text);
+  }
+
+  /** Called after each commit, by whoever sends. */
+  onCommit(listener: () => void): void {
+    this.#commitListeners.push(listener);
+  }
+
+  /** Whether the link is up, so that blocks close early. */
+  setLive(isLive: boolean): void {
+    this.#isLive = isLive;
+  }
+
+  /**
+   * Takes a sample. Cheap: it is packed and written later, at the latest after the flush and the commit interval.
+   *
+   * @param position Where its recording stands after it. It is written in the transaction that holds the sample.
+   */
+  appendSample(sample: Sample, position?: { readonly source: string; readonly value: number }): void {
+    if (sample.values.length !== valueCount(sample.layout)) {
+      this.#refuseSample(sample);
+      return;
+    }
+    this.#builder.add(sample, this.#options.clock.monotonicMs(), position);
+    if (this.#pending.blocks.length >= BLOCKS_PENDING_MAX && this.#retryAt === undefined) this.#commit();
+  }
+
+  /**
+   * Takes an event. Resolves when it is on disk; waits in memory while there is no space.
+   *
+   * @param transitionId The guard's transition it reports, remembered in the same transaction.
+   * @throws DomainError `unavailable` when it had to give way to newer events.
+   */
+  appendEvent(event: OutboxEvent, transitionId?: number): Promise<void> {
+    const stored = this.#pending.addEvent(event.eventId, eventRecord(event), transitionId);
+    if (!this.#eventCommitScheduled) {
+      this.#eventCommitScheduled = true;
+      setImmediate(() => {
+        this.#eventCommitScheduled = false;
+        if (!this.#store.isClosed && this.#retryAt === undefined) this.#commitEvents();
+      });
+    }
+    return stored;
+  }
+
+  /** Takes the new value of a key; written with the next commit, and only when it differs from the last one. */
+  appendState(key: string, value: unknown): void {
+    const json = JSON.stringify(value);
+    if (this.#stateValues.get(key) === json) return;
+    this.#stateValues.set(key, json);
+    this.#pending.addState(key, stateRecord(key, json, this.#options.clock.epochMs()));
+  }
+
+  /** Closes all open blocks, writes everything that waits and deletes everything that is acknowledged. */
+  flush(): void {
+    this.#closeAll();
+    this.#commit();
+    while (this.#deleteAcknowledged());
+  }
+
+  /** Records after a position, in order, at least one when there is one. Damaged rows come back as gaps. */
+  next(lane: LaneName, afterSeq: number, bytesMax: number): StoredRecord[] {
+    for (;;) {
+      const table = this.#store.lanes[lane];
+      const found = this.#store.read(() => table.next(afterSeq, bytesMax));
+      if (!found) return [];
+      const { records, repaired } = found;
+      if (!repaired) return records;
+      this.#options.log.error({ lane, after_seq: afterSeq, gap: repaired }, 'outbox.record_damaged');
+      if (!this.#store.write(() => table === this.#store.lanes[lane] && table.repair())) return records;
+      this.#countGap(repaired);
+      if (records.length > 0) return records;
+    }
+  }
+
+  /** Says that records up to here are on their way, so that they are not evicted or changed meanwhile. 0: none. */
+  setInFlight(lane: LaneName, upto: number): void {
+    const cursor = this.#store.cursors[lane];
+    cursor.inFlight = upto;
+    cursor.sent = Math.max(cursor.sent, upto);
+  }
+
+  /**
+   * Deletes what the cloud has stored, a little later. The only thing that deletes records.
+   *
+   * @returns False when the acknowledgement is not about this epoch or about positions never given out.
+   */
+  acknowledge(ack: OutboxAck): boolean {
+    if (ack.epoch !== this.epoch || ack.upto > this.maxSeq(ack.lane)) return false;
+    const cursor = this.#store.cursors[ack.lane];
+    cursor.acked = Math.max(cursor.acked, ack.upto);
+    return true;
+  }
+
+  /** Replaces a record that the cloud refuses again and again by a gap; its bytes stay in quarantine. */
+  refuseRecord(lane: LaneName, seq: number): void {
+    const gap = this.#store.write(() => this.#store.lanes[lane].refuse(seq))?.value;
+    if (gap) this.#countGap(gap);
+  }
+
+  /**
+   * Starts a new epoch: the oldest record becomes position 1, and all that waits is sent again.
+   *
+   * @returns False when that cannot be written now.
+   */
+  startEpoch(reason: string): boolean {
+    return this.#store.startEpoch(reason);
+  }
+
+  stats(): OutboxStats {
+    const sizeBytesMax = this.#options.sizeMaxBytes;
+    const fill = this.#store.fill();
+    return {
+      epoch: this.#store.epoch,
+      sizeBytes: Math.round(fill * sizeBytesMax),
+      sizeBytesMax,
+      fill,
+      lanes: {
+        event: this.#store.lanes.event.stats(),
+        state: this.#store.lanes.state.stats(),
+        telemetry: this.#store.lanes.telemetry.stats(),
+      },
+      samplesCommitted: this.#totals.committed,
+      samplesAcknowledged: this.#totals.acknowledged,
+      gapRecords: this.#totals.gapRecords,
+      samplesDropped: this.#totals.dropped,
+      samplesRefused: this.#totals.refused,
+      isFull: this.#retryAt !== undefined,
+      eventsInMemory: this.#pending.events.length,
+    };
+  }
+
+  /** Whether everything that was ever taken has been acknowledged. */
+  isDrained(): boolean {
+    const isClosed = this.#builder.openSince === undefined;
+    return isClosed && this.#pending.isEmpty && LANES.every((lane) => this.#store.lanes[lane].stats().records === 0);
+  }
+
+  async run(signal: AbortSignal): Promise<void> {
+    const timer = setInterval(() => this.#tick(), this.#options.commitIntervalMs);
+    await aborted(signal);
+    clearInterval(timer);
+    this.close();
+  }
+
+  /** Writes what waits and frees the directory. Closing twice is harmless. */
+  close(): void {
+    if (this.#store.isClosed) return;
+    this.#retryAt = undefined;
+    this.flush();
+    this.#pending.refuseEvents();
+    this.#store.close();
+  }
+
+  #tick(): void {
+    const { clock, log } = this.#options;
+    try {
+      const now = clock.monotonicMs();
+      if (this.#retryAt !== undefined && now < this.#retryAt) return;
+      if (this.#isDue(now)) {
+        this.#closeAll();
+        this.#commit();
+      } else if (!this.#isRecording()) this.#commit();
+      if (now - this.#deletedAt >= DELETE_INTERVAL_MS) this.#deleteAcknowledged();
+    } catch (error) {
+      log.error({ err: error }, 'outbox.tick_failed');
+    }
+  }
+
+  /** Open blocks of all streams close together: one commit instead of one per stream. */
+  #isDue(now: MonotonicMs): boolean {
+    const { flushIntervalMs, flushIntervalOfflineMs } = this.#options;
+    const { openSince } = this.#builder;
+    return openSince !== undefined && now - openSince >= (this.#isLive ? flushIntervalMs : flushIntervalOfflineMs);
+  }
+
+  /** A recording is written up to one position for all its streams, so its full blocks wait for the open ones. */
+  #isRecording(): boolean {
+    return this.#builder.isRecording && this.#pending.blocks.length < BLOCKS_PENDING_MAX;
+  }
+
+  #closeAll(): void {
+    for (const [source, value] of this.#builder.closeAll()) this.#pending.positions.set(source, value);
+  }
+
+  /** Writes everything that waits; makes room or falls back to the events alone when there is no space. */
+  #commit(): void {
+    // A block of a recording must not be written without the position that it belongs to.
+    if (this.#builder.isRecording) this.#closeAll();
+    if (this.#pending.isEmpty) return;
+    const samples = this.#pending.blocks.reduce((sum, block) => sum + block.samples, 0);
+    const written =
+      this.#store.write(() => this.#writePending()) ??
+      (this.#makeRoom() ? this.#store.write(() => this.#writePending()) : undefined);
+    if (!written) {
+      if (this.#store.write(() => this.#writeEvents())) this.#pending.clearEvents();
+      this.#setFull(true);
+      return;
+    }
+    this.#countAcknowledged(written.value);
+    const { lostTelemetry } = this.#pending;
+    this.#pending.clearAll();
+    if (lostTelemetry) this.#countGap(lostTelemetry);
+    this.#totals.committed += samples;
+    this.#setFull(false);
+    this.#evictIfNeeded();
+    for (const listener of this.#commitListeners) listener();
+  }
+
+  #commitEvents(): void {
+    if (this.#pending.events.length === 0) return;
+    if (this.#store.write(() => this.#writeEvents())) {
+      this.#pending.clearEvents();
+      for (const listener of this.#commitListeners) listener();
+    } else this.#commit();
+  }
+
+  #writePending(): RemovedRows[] {
+    const { telemetry, state } = this.#store.lanes;
+    const { lostTelemetry, blocks, states, positions } = this.#pending;
+    const removed = this.#removeAcknowledged();
+    this.#writeEvents();
+    if (lostTelemetry) telemetry.appendGap(lostTelemetry);
+    for (const block of blocks) telemetry.append(block);
+    for (const record of states.values()) state.append(record);
+    for (const [source, value] of positions) this.#store.meta.set(`position.${source}`, value);
+    for (const lane of LANES) this.#store.meta.set(`sent.${lane}`, this.#store.cursors[lane].sent);
+    return removed;
+  }
+
+  #writeEvents(): void {
+    const { event } = this.#store.lanes;
+    if (this.#pending.lostEvents) event.appendGap(this.#pending.lostEvents);
+    for (const { eventId, record, transitionId } of this.#pending.events) {
+      if (!this.#store.recent.add(eventId)) continue;
+      event.append(record);
+      if (transitionId !== undefined) this.#store.meta.set('transitions_stored', transitionId);
+    }
+  }
+
+  /** Deletes acknowledged rows in a transaction of their own. @returns Whether there may be more. */
+  #deleteAcknowledged(): boolean {
+    if (LANES.every((lane) => this.#store.cursors[lane].acked === 0)) return false;
+    const removed = this.#store.write(() => this.#removeAcknowledged());
+    return removed ? this.#countAcknowledged(removed.value) : false;
+  }
+
+  #removeAcknowledged(): RemovedRows[] {
+    return LANES.filter((lane) => this.#store.cursors[lane].acked > 0).map((lane) => {
+      const upto = this.#store.cursors[lane].acked;
+      return { lane, upto, ...this.#store.lanes[lane].removeUpto(upto, ROWS_PER_STEP) };
+    });
+  }
+
+  #countAcknowledged(removed: readonly RemovedRows[]): boolean {
+    this.#deletedAt = this.#options.clock.monotonicMs();
+    for (const { lane, upto, samples, more } of removed) {
+      const cursor = this.#store.cursors[lane];
+      if (!more && cursor.acked === upto) cursor.acked = 0;
+      if (more) this.#deletedAt = 0;
+      if (lane === 'telemetry') this.#totals.acknowledged += samples;
+    }
+    return removed.some((lane) => lane.more);
+  }
+
+  #evictIfNeeded(): void {
+    const fill = this.#store.fill();
+    if (fill > EVICT_ABOVE) this.#evict('telemetry', fill);
+    if (fill > EVICT_STATES_ABOVE) this.#evict('state', fill);
+  }
+
+  #makeRoom(): boolean {
+    return this.#evict('telemetry', this.#store.fill());
+  }
+
+  /** Only ever drops what is not in flight: what the cloud may be storing right now must not change. */
+  #evict(lane: LaneName, fill: number): boolean {
+    const gap = this.#store.write(() =>
+      this.#store.lanes[lane].evict(ROWS_PER_STEP, this.#store.cursors[lane].inFlight, this.#store.cursors[lane].sent),
+    )?.value;
+    if (!gap) return false;
+    this.#countGap(gap);
+    this.#options.log.warn({ lane, fill, records: gap.records, samples: gap.samples }, 'outbox.evicted');
+    return true;
+  }
+
+  #setFull(isFull: boolean): void {
+    const { clock, log } = this.#options;
+    if (isFull && this.#retryAt === undefined) log.error({ fill: this.#store.fill() }, 'outbox.full');
+    if (!isFull && this.#retryAt !== undefined) log.info({ fill: this.#store.fill() }, 'outbox.writable_again');
+    this.#retryAt = isFull ? ((clock.monotonicMs() + RETRY_WHEN_FULL_MS) as MonotonicMs) : undefined;
+  }
+
+  #countGap(gap: GapSummary): void {
+    this.#totals.gapRecords += gap.records;
+    this.#totals.dropped += gap.samples;
+  }
+
+  #refuseSample(sample: Sample): void {
+    this.#totals.refused += 1;
+    const { stream } = sample.layout;
+    if (this.#refusedStreams.has(stream)) return;
+    this.#refusedStreams.add(stream);
+    this.#options.log.error(
+      { stream, values: sample.values.length, expected: valueCount(sample.layout) },
+      'outbox.sample_refused',
+    );
+  }
+}

@@ -1,0 +1,99 @@
+import { DomainError } from '@outrider/shared/errors';
+import { type GapReason, type GapSummary, joinGaps, type NewRecord } from './records.ts';
+
+/** Telemetry that may wait in memory while nothing can be written. */
+const TELEMETRY_BYTES_MAX = 8 * 1024 * 1024;
+/** Events that may wait in memory while nothing can be written. */
+const EVENTS_MAX = 1000;
+const STATES_MAX = 256;
+
+export interface PendingEvent {
+  readonly eventId: string;
+  readonly record: NewRecord;
+  /** The guard's transition that it reports, so that the guard can be told that it is on disk. */
+  readonly transitionId: number | undefined;
+  readonly waiters: { resolve: () => void; reject: (error: unknown) => void }[];
+}
+
+/** What has been given to the outbox and is not on disk yet. Bounded: what does not fit is counted as lost. */
+export class Pending {
+  readonly blocks: NewRecord[] = [];
+  readonly events: PendingEvent[] = [];
+  readonly states = new Map<string, NewRecord>();
+  /** Replay positions reached by the samples of `blocks`. */
+  readonly positions = new Map<string, number>();
+  lostTelemetry: GapSummary | undefined;
+  lostEvents: GapSummary | undefined;
+  #blockBytes = 0;
+
+  get isEmpty(): boolean {
+    return (
+      this.blocks.length + this.events.length + this.states.size + this.positions.size === 0 &&
+      !this.lostTelemetry &&
+      !this.lostEvents
+    );
+  }
+
+  addBlock(block: NewRecord): void {
+    this.blocks.push(block);
+    this.#blockBytes += block.body.length;
+    while (this.#blockBytes > TELEMETRY_BYTES_MAX) {
+      const oldest = this.blocks.shift();
+      if (!oldest) break;
+      this.#blockBytes -= oldest.body.length;
+      this.loseTelemetry('disk_full', oldest.samples, oldest.fromMs, oldest.toMs);
+    }
+  }
+
+  loseTelemetry(reason: GapReason, samples: number, fromMs: number, toMs: number): void {
+    const gap: GapSummary = { reason, records: 1, samples, fromMs, toMs };
+    this.lostTelemetry = this.lostTelemetry ? joinGaps(this.lostTelemetry, gap) : gap;
+  }
+
+  /** Resolves once the event is on disk. The same event twice is one event. */
+  addEvent(eventId: string, record: NewRecord, transitionId: number | undefined): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const same = this.events.find((event) => event.eventId === eventId);
+      if (same) same.waiters.push({ resolve, reject });
+      else this.events.push({ eventId, record, transitionId, waiters: [{ resolve, reject }] });
+      if (this.events.length <= EVENTS_MAX) return;
+      const oldest = this.events.shift();
+      if (!oldest) return;
+      const { fromMs, toMs } = oldest.record;
+      const gap: GapSummary = { reason: 'disk_full', records: 1, samples: 0, fromMs, toMs };
+      this.lostEvents = this.lostEvents ? joinGaps(this.lostEvents, gap) : gap;
+      refuse(oldest);
+    });
+  }
+
+  /** Only the newest value of a key waits. */
+  addState(key: string, record: NewRecord): void {
+    if (this.states.size < STATES_MAX || this.states.has(key)) this.states.set(key, record);
+  }
+
+  /** After a commit of everything. */
+  clearAll(): void {
+    this.clearEvents();
+    this.blocks.length = 0;
+    this.#blockBytes = 0;
+    this.states.clear();
+    this.positions.clear();
+    this.lostTelemetry = undefined;
+  }
+
+  /** After a commit of the events alone. */
+  clearEvents(): void {
+    this.lostEvents = undefined;
+    for (const event of this.events.splice(0)) for (const waiter of event.waiters) waiter.resolve();
+  }
+
+  /** At the end of the program: whoever still waits learns that it was not kept. */
+  refuseEvents(): void {
+    for (const event of this.events.splice(0)) refuse(event);
+  }
+}
+
+function refuse(event: PendingEvent): void {
+  const error = new DomainError('unavailable', `event ${event.eventId} could not be written: no space in the outbox`);
+  for (const waiter of event.waiters) waiter.reject(error);
+}

@@ -1,0 +1,123 @@
+import { errorMessage } from '@outrider/shared/errors';
+import type { Logger } from '@outrider/shared/log';
+import { outrider } from '@outrider/shared/messages';
+import { bodyCrc } from '@outrider/shared/protocol/codec';
+import Database from 'better-sqlite3';
+import type { Db, Meta } from './database.ts';
+import type { LaneTable } from './lane-table.ts';
+import { LANE_BODY_KINDS, type LaneName, type NewRecord, readGap } from './records.ts';
+
+const { BODY_GAP } = outrider.v1.BodyKind;
+/** Facts that stay true when the rows move into a new database. */
+const META_TO_KEEP = /^(position\.|transitions_stored$)/;
+
+interface DamagedRow {
+  readonly seq: number;
+  readonly seq_to: number;
+  readonly crc: number;
+  readonly boot_id: string;
+  readonly kind: number;
+  readonly samples: number;
+  readonly from_ms: number;
+  readonly to_ms: number;
+  readonly body: Buffer;
+}
+
+/**
+ * Copies what can still be read, and whose CRC is right, from a damaged database into a new one. What cannot be
+ * read becomes a gap, so that the loss shows.
+ *
+ * The copies are new records of a new epoch. A record that the cloud had stored, but whose acknowledgement had not
+ * arrived, is therefore stored twice: better than losing the others.
+ */
+export function salvage(
+  path: string,
+  db: Db,
+  meta: Meta,
+  lanes: Readonly<Record<LaneName, LaneTable>>,
+  log: Logger,
+): void {
+  let damaged: Db | undefined;
+  try {
+    damaged = new Database(path);
+    damaged.pragma('locking_mode = EXCLUSIVE');
+    salvageMeta(damaged, meta);
+  } catch (error) {
+    log.warn({ path, reason: errorMessage(error) }, 'outbox.salvage_refused');
+  }
+  for (const lane of Object.values(lanes)) {
+    const source = damaged;
+    const counts = db.transaction(() => (source ? salvageLane(source, lane) : { kept: 0, lost: 0, whole: false }))();
+    log.warn({ lane: lane.lane, ...counts }, 'outbox.salvaged');
+  }
+  damaged?.close();
+}
+
+function salvageMeta(damaged: Db, meta: Meta): void {
+  for (const { key, value } of damaged.prepare<[], { key: string; value: string }>('SELECT key, value FROM meta').all())
+    if (META_TO_KEEP.test(key)) meta.set(key, value);
+}
+
+function salvageLane(damaged: Db, lane: LaneTable): { kept: number; lost: number; whole: boolean } {
+  let kept = 0;
+  let lost = 0;
+  let expected: number | undefined;
+  const hole = (records: number): void => {
+    lost += records;
+    lane.appendGap({ reason: 'corruption', records, samples: 0, fromMs: 0, toMs: 0 });
+  };
+  const keep = (row: DamagedRow): void => {
+    if (expected !== undefined && row.seq > expected) hole(row.seq - expected);
+    expected = Math.max(row.seq, row.seq_to) + 1;
+    if (row.kind === BODY_GAP && row.crc === bodyCrc(row.body)) lane.appendGap(readGap(row.body));
+    else if (isSound(row, lane.lane)) {
+      lane.append(asRecord(row), row.boot_id);
+      kept += 1;
+    } else hole(1);
+  };
+  let whole = readUntilDamage(damaged, lane.lane, 'ASC', keep);
+  if (!whole) {
+    // The far end may hang from healthy pages: read it backwards, then keep it in order.
+    const tail: DamagedRow[] = [];
+    const reached = expected ?? 1;
+    readUntilDamage(damaged, lane.lane, 'DESC', (row) => row.seq >= reached && tail.push(row));
+    for (const row of tail.reverse()) keep(row);
+  }
+  const highest = highestGiven(damaged, lane.lane);
+  if (highest === undefined) whole = false;
+  else if (highest >= (expected ?? highest + 1)) hole(highest - (expected ?? 0) + 1);
+  // Nobody knows how many there were: a gap of 0 records says that there may have been some.
+  if (!whole && lost === 0) hole(0);
+  return { kept, lost, whole };
+}
+
+/** @returns Whether the whole lane could be read. */
+function readUntilDamage(damaged: Db, lane: LaneName, order: 'ASC' | 'DESC', take: (row: DamagedRow) => void): boolean {
+  try {
+    for (const row of damaged.prepare<[], DamagedRow>(`SELECT * FROM ${lane} ORDER BY seq ${order}`).iterate())
+      take(row);
+    return true;
+  } catch (error) {
+    if (error instanceof Database.SqliteError) return false;
+    throw error;
+  }
+}
+
+function highestGiven(damaged: Db, lane: LaneName): number | undefined {
+  try {
+    return (
+      damaged.prepare<[string], { seq: number }>('SELECT seq FROM sqlite_sequence WHERE name = ?').get(lane)?.seq ?? 0
+    );
+  } catch {
+    return undefined;
+  }
+}
+
+function isSound(row: DamagedRow, lane: LaneName): boolean {
+  return row.kind === LANE_BODY_KINDS[lane] && Buffer.isBuffer(row.body) && row.crc === bodyCrc(row.body);
+}
+
+function asRecord(row: DamagedRow): NewRecord {
+  const { kind, crc, body, samples, from_ms: fromMs, to_ms: toMs } = row;
+  return { kind, crc, body, samples, fromMs, toMs };
+}

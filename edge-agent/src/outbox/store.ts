@@ -1,0 +1,187 @@
+import { mkdirSync } from 'node:fs';
+import { errorMessage } from '@outrider/shared/errors';
+import { newEpoch } from '@outrider/shared/ids';
+import type { Logger } from '@outrider/shared/log';
+import {
+  type Db,
+  isCorruption,
+  isUnwritable,
+  Meta,
+  openDatabase,
+  RecentEvents,
+  StateLock,
+  setAside,
+} from './database.ts';
+import { LaneTable } from './lane-table.ts';
+import { LANES, type LaneName } from './records.ts';
+import { salvage } from './recovery.ts';
+
+/** Where a lane stands between the disk and the cloud. 0: nothing yet. */
+export interface Cursor {
+  /** The cloud has everything up to here; the rows may still wait to be deleted. */
+  acked: number;
+  /** On their way now: must not be evicted or changed. */
+  inFlight: number;
+  /** Were on their way at some time, so that the cloud may hold them. */
+  sent: number;
+}
+
+interface Opened {
+  readonly db: Db;
+  readonly meta: Meta;
+  readonly lanes: Readonly<Record<LaneName, LaneTable>>;
+  readonly recent: RecentEvents;
+  readonly epoch: string;
+}
+
+/** The files of an outbox: opened, locked, checked, and replaced by new ones when they are damaged. */
+export class Store {
+  readonly #stateDir: string;
+  readonly #sizeMaxBytes: number;
+  readonly #bootId: string;
+  readonly #log: Logger;
+  readonly #lock: StateLock;
+  readonly cursors: Readonly<Record<LaneName, Cursor>> = { event: cursor(), state: cursor(), telemetry: cursor() };
+  #opened: Opened;
+  #isClosed = false;
+
+  /** @throws DomainError `already_exists` when another agent uses the directory. */
+  constructor(stateDir: string, sizeMaxBytes: number, bootId: string, log: Logger) {
+    this.#stateDir = stateDir;
+    this.#sizeMaxBytes = sizeMaxBytes;
+    this.#bootId = bootId;
+    this.#log = log;
+    mkdirSync(stateDir, { recursive: true, mode: 0o700 });
+    this.#lock = new StateLock(stateDir);
+    try {
+      this.#opened = this.#open();
+    } catch (error) {
+      this.#lock.release();
+      throw error;
+    }
+  }
+
+  get epoch(): string {
+    return this.#opened.epoch;
+  }
+
+  get meta(): Meta {
+    return this.#opened.meta;
+  }
+
+  get lanes(): Readonly<Record<LaneName, LaneTable>> {
+    return this.#opened.lanes;
+  }
+
+  get recent(): RecentEvents {
+    return this.#opened.recent;
+  }
+
+  get isClosed(): boolean {
+    return this.#isClosed;
+  }
+
+  /** Used share of the size bound, 0 to 1. */
+  fill(): number {
+    const pragma = (name: string): number => Number(this.#opened.db.pragma(name, { simple: true }));
+    return (pragma('page_count') - pragma('freelist_count')) / pragma('max_page_count');
+  }
+
+  /** One durable transaction, or `undefined` when nothing can be written now. Damaged files are replaced first. */
+  write<T>(change: () => T): { value: T } | undefined {
+    try {
+      return { value: this.#transact(change) };
+    } catch (error) {
+      if (isUnwritable(error)) return undefined;
+      throw error;
+    }
+  }
+
+  /** `undefined` when the files turned out to be damaged; they have been replaced then. */
+  read<T>(look: () => T): T | undefined {
+    try {
+      return look();
+    } catch (error) {
+      if (!isCorruption(error)) throw error;
+      this.#replace(error);
+      return undefined;
+    }
+  }
+
+  /** Makes the oldest record of each lane position 1 of a new epoch. @returns False when it cannot be written now. */
+  startEpoch(reason: string): boolean {
+    const { epoch: oldEpoch, db, meta, lanes } = this.#opened;
+    const epoch = newEpoch();
+    const written = this.write(() => {
+      this.meta.set('epoch', epoch);
+      for (const lane of LANES) {
+        this.lanes[lane].renumber();
+        this.meta.set(`sent.${lane}`, 0);
+      }
+    });
+    if (!written) return false;
+    // When damaged files were replaced meanwhile, that was a new epoch already.
+    if (db === this.#opened.db) this.#opened = { db, meta, lanes, recent: this.#opened.recent, epoch };
+    for (const lane of LANES) Object.assign(this.cursors[lane], cursor());
+    this.#log.warn({ reason, old_epoch: oldEpoch, epoch: this.epoch }, 'outbox.epoch_started');
+    return true;
+  }
+
+  /** Marks the stop as a clean one and frees the directory. */
+  close(): void {
+    if (this.#isClosed) return;
+    this.write(() => this.meta.set('clean', '1'));
+    this.#isClosed = true;
+    this.#opened.db.close();
+    this.#lock.release();
+  }
+
+  #transact<T>(change: () => T): T {
+    try {
+      return this.#opened.db.transaction(change).immediate();
+    } catch (error) {
+      if (isCorruption(error)) {
+        this.#replace(error);
+        return this.#opened.db.transaction(change).immediate();
+      }
+      for (const lane of LANES) this.lanes[lane].reload();
+      throw error;
+    }
+  }
+
+  #open(damaged?: string): Opened {
+    try {
+      const { db, isNew, stoppedUncleanly } = openDatabase(this.#stateDir, this.#sizeMaxBytes);
+      const opened = this.#attach(db);
+      if (damaged) salvage(damaged, db, opened.meta, opened.lanes, this.#log);
+      this.#log.info({ epoch: opened.epoch, new: isNew, stopped_uncleanly: stoppedUncleanly }, 'outbox.opened');
+      return opened;
+    } catch (error) {
+      if (!isCorruption(error) || damaged) throw error;
+      return this.#open(this.#setAside(error));
+    }
+  }
+
+  #attach(db: Db): Opened {
+    const meta = new Meta(db);
+    const lane = (name: LaneName): LaneTable => new LaneTable(db, meta, name, this.#bootId);
+    const lanes = { event: lane('event'), state: lane('state'), telemetry: lane('telemetry') };
+    for (const name of LANES) Object.assign(this.cursors[name], cursor(meta.getNumber(`sent.${name}`)));
+    return { db, meta, lanes, recent: new RecentEvents(db), epoch: meta.get('epoch') ?? '' };
+  }
+
+  #replace(error: unknown): void {
+    this.#opened.db.close();
+    this.#opened = this.#open(this.#setAside(error));
+  }
+
+  #setAside(error: unknown): string {
+    const path = setAside(this.#stateDir);
+    this.#log.error({ reason: errorMessage(error), set_aside: path }, 'outbox.damaged');
+    return path;
+  }
+}
+
+function cursor(sent = 0): Cursor {
+  return { acked: 0, inFlight: 0, sent };
+}

@@ -1,0 +1,251 @@
+import { randomBytes } from 'node:crypto';
+import { DomainError } from '@outrider/shared/errors';
+import type { DeviceIdentity } from '@outrider/shared/ids';
+import type { Logger } from '@outrider/shared/log';
+import { outrider } from '@outrider/shared/messages';
+import { decodeWire } from '@outrider/shared/protocol/codec';
+import { downFilter, parseTopic, presenceTopic, upTopic } from '@outrider/shared/protocol/topics';
+import { PROTOCOL_VERSION } from '@outrider/shared/protocol/version';
+import type { Presence } from '@outrider/shared/robot';
+import type { Clock } from '@outrider/shared/time';
+import type { Outbox } from '../outbox/outbox.ts';
+import { LANE_NUMBERS, LANES, type LaneName, laneOf } from '../outbox/records.ts';
+import type { FailsafeCommands } from './commands.ts';
+import { LaneSender } from './lane-sender.ts';
+import type { MqttLink } from './mqtt-link.ts';
+
+const { Ack, CommandReply, FailsafeTrigger, Hello, HelloReply, PresenceReport } = outrider.v1;
+/** Unanswered resends before the connection is given up. */
+const RESENDS_MAX = 3;
+
+/** The cloud will not take this robot's data, and says why. */
+export class HelloRefused extends DomainError {
+  constructor(sentence: string) {
+    super('rejected', sentence);
+  }
+}
+
+export interface SessionOptions {
+  readonly device: DeviceIdentity;
+  readonly bootId: string;
+  readonly agentVersion: string;
+  readonly window: number;
+  readonly ackTimeoutMs: number;
+  readonly helloTimeoutMs: number;
+  readonly outbox: Outbox;
+  readonly commands: FailsafeCommands;
+  readonly clock: Clock;
+  readonly log: Logger;
+  /** An acknowledgement arrived; the time is from sending to storing. */
+  readonly onAck: (lane: LaneName, latencyMs: number) => void;
+}
+
+export function presenceReport(options: SessionOptions, presence: Presence): Uint8Array {
+  const { bootId, agentVersion, clock } = options;
+  return PresenceReport.encode({ presence, atMs: clock.epochMs(), bootId, agentVersion }).finish();
+}
+
+/** One connection's life after it is open: hello, then batches out and acknowledgements in, until it ends. */
+export class Session {
+  readonly #options: SessionOptions;
+  readonly #link: MqttLink;
+  readonly #onReply = new Map<string, (reply: outrider.v1.HelloReply) => void>();
+  #senders: LaneSender[] = [];
+  #epoch = '';
+  #isCautious = false;
+  #resends = 0;
+  #ignored = 0;
+
+  constructor(options: SessionOptions, link: MqttLink) {
+    this.#options = options;
+    this.#link = link;
+  }
+
+  /** First record that is in flight, event lane first. */
+  get oldestInFlight(): { lane: LaneName; seq: number } | undefined {
+    for (const { lane, oldestInFlight: seq } of this.#senders) if (seq !== undefined) return { lane, seq };
+    return undefined;
+  }
+
+  /**
+   * Introduces the robot and learns what the cloud has.
+   *
+   * @throws HelloRefused when the cloud refuses; DomainError `timeout` when it does not answer.
+   */
+  async open(isCautious: boolean, signal: AbortSignal): Promise<void> {
+    const { device, outbox, clock, window, log } = this.#options;
+    this.#isCautious = isCautious;
+    await this.#link.subscribe(downFilter(device));
+    await this.#link.publish(presenceTopic(device), presenceReport(this.#options, 'ONLINE'), true);
+    let reply = await this.#hello(signal);
+    if (reply.lanes.some((ack) => isAhead(Ack.create(ack), outbox))) {
+      // The cloud has positions that we never gave out: this database is an old copy. Its numbers must not be reused.
+      log.error({ epoch: outbox.epoch }, 'outbox.rolled_back');
+      if (!outbox.startEpoch('rolled_back')) throw new DomainError('unavailable', 'the outbox cannot be written');
+      reply = await this.#hello(signal);
+    }
+    this.#epoch = outbox.epoch;
+    const send = (lane: LaneName, payload: Uint8Array): void => this.#publish(lane, payload);
+    this.#senders = LANES.map((lane) => {
+      const ack = reply.lanes.find(
+        (candidate) => laneOf(candidate.lane ?? 0) === lane && candidate.epoch === this.#epoch,
+      );
+      const watermark = ack?.upto ?? 0;
+      if (watermark > 0) outbox.acknowledge({ epoch: this.#epoch, lane, upto: watermark });
+      return new LaneSender(lane, outbox, clock, { window, watermark, send });
+    });
+    if (reply.lanes.some((ack) => ack.collision)) this.#collide();
+  }
+
+  /** Sends what fits: events before states before telemetry. */
+  pump(): void {
+    if (!this.#link.isOpen || this.#senders.length === 0) return;
+    const { outbox, log } = this.#options;
+    if (outbox.epoch !== this.#epoch) {
+      log.warn({ epoch: outbox.epoch }, 'uplink.epoch_changed');
+      this.#link.destroy();
+      return;
+    }
+    for (const sender of this.#senders) {
+      sender.fill(this.#isCautious);
+      if (this.#isCautious && sender.oldestInFlight !== undefined) return;
+    }
+  }
+
+  /** To be called now and then: sends again what was not acknowledged in time. */
+  checkTimeouts(): void {
+    const { ackTimeoutMs, log } = this.#options;
+    for (const sender of this.#senders) {
+      if (!sender.isOverdue(ackTimeoutMs)) continue;
+      this.#resends += 1;
+      log.warn({ lane: sender.lane, from_seq: sender.oldestInFlight, resends: this.#resends }, 'uplink.ack_overdue');
+      if (this.#resends > RESENDS_MAX) {
+        this.#link.destroy();
+        return;
+      }
+      sender.resend();
+    }
+  }
+
+  /** Whatever arrives here may be hostile: it is answered, ignored or refused, and never ends the agent. */
+  receive(topic: string, payload: Uint8Array, retained: boolean): void {
+    const { device, log } = this.#options;
+    const parsed = parseTopic(topic);
+    try {
+      if (parsed?.direction !== 'down' || parsed.device.robotId !== device.robotId || retained)
+        throw new DomainError('invalid', 'not a message for this robot now');
+      if (parsed.channel === 'ack') this.#acknowledged(decodeWire(Ack, payload, 'ack'));
+      else if (parsed.channel === 'hello') this.#replied(decodeWire(HelloReply, payload, 'hello reply'));
+      else void this.#trigger(decodeWire(FailsafeTrigger, payload, 'failsafe trigger'));
+    } catch (error) {
+      this.#ignored += 1;
+      const isPowerOfTwo = (this.#ignored & (this.#ignored - 1)) === 0;
+      // One line for the first, second, fourth, eighth, …: a flood must not fill the log.
+      if (isPowerOfTwo)
+        log.warn(
+          { topic: topic.slice(0, 200), bytes: payload.length, ignored: this.#ignored, err: error },
+          'uplink.message_ignored',
+        );
+    }
+  }
+
+  /** Forgets what was in flight: it may be evicted or sent again. */
+  close(): void {
+    for (const lane of LANES) this.#options.outbox.setInFlight(lane, 0);
+    this.#senders = [];
+  }
+
+  async #hello(signal: AbortSignal): Promise<outrider.v1.HelloReply> {
+    const { device, outbox, bootId, agentVersion, clock, helloTimeoutMs, log } = this.#options;
+    const nonce = randomBytes(12).toString('hex');
+    const answered = new Promise<outrider.v1.HelloReply>((resolve) => this.#onReply.set(nonce, resolve));
+    const sentAt = clock.epochMs();
+    const hello = Hello.encode({
+      protocolVersion: PROTOCOL_VERSION,
+      epoch: outbox.epoch,
+      bootId,
+      agentVersion,
+      wallMs: sentAt,
+      lanes: LANES.map((lane) => ({ lane: LANE_NUMBERS[lane], maxSeq: outbox.maxSeq(lane) })),
+      nonce,
+    }).finish();
+    try {
+      await this.#link.publish(upTopic(device, 'hello'), hello);
+      const reply = await Promise.race([answered, this.#giveUp(helloTimeoutMs, signal)]);
+      if (reply.refused !== '') throw new HelloRefused(reply.refused.slice(0, 500));
+      const skewMs = reply.wallMs - (sentAt + clock.epochMs()) / 2;
+      log.info(
+        {
+          epoch: outbox.epoch,
+          lanes: reply.lanes.map(({ lane, upto }) => [lane, upto]),
+          clock_skew_ms: Math.round(skewMs),
+        },
+        'uplink.hello_answered',
+      );
+      return reply;
+    } finally {
+      this.#onReply.delete(nonce);
+    }
+  }
+
+  /** Rejects when the connection ends, the program stops, or the time is over. */
+  #giveUp(timeoutMs: number, signal: AbortSignal): Promise<never> {
+    return new Promise((_, reject) => {
+      const timer = setTimeout(
+        () => reject(new DomainError('timeout', `the cloud did not answer the hello within ${timeoutMs} ms`)),
+        timeoutMs,
+      );
+      const end = (reason: string): void => {
+        clearTimeout(timer);
+        reject(new DomainError('unavailable', reason || 'the connection closed'));
+      };
+      void this.#link.closed.then(end);
+      signal.addEventListener('abort', () => end('stopping'), { once: true });
+    });
+  }
+
+  #replied(reply: outrider.v1.HelloReply): void {
+    this.#onReply.get(reply.nonce)?.(reply);
+  }
+
+  #acknowledged(ack: outrider.v1.Ack): void {
+    const sender = this.#senders.find(({ lane }) => lane === laneOf(ack.lane));
+    if (!sender || ack.epoch !== this.#epoch) return;
+    if (ack.collision) {
+      this.#collide();
+      return;
+    }
+    const latencyMs = sender.acknowledge(ack.epoch, ack.upto);
+    if (latencyMs === undefined)
+      throw new DomainError('invalid', `ack of ${sender.lane} up to ${ack.upto}, which was never sent`);
+    this.#resends = 0;
+    if (latencyMs > 0) this.#options.onAck(sender.lane, latencyMs);
+    this.pump();
+  }
+
+  #collide(): void {
+    this.#options.log.error({ epoch: this.#epoch }, 'uplink.seq_collision');
+    this.#options.outbox.startEpoch('seq_collision');
+    this.#link.destroy();
+  }
+
+  async #trigger(request: outrider.v1.FailsafeTrigger): Promise<void> {
+    const { commands, device, log } = this.#options;
+    const reply = await commands.trigger(request);
+    try {
+      await this.#link.publish(upTopic(device, 'reply'), CommandReply.encode(reply).finish());
+    } catch (error) {
+      log.warn({ command_id: request.commandId, err: error }, 'uplink.reply_lost');
+    }
+  }
+
+  #publish(lane: LaneName, payload: Uint8Array): void {
+    // A failure shows as a closed connection; the records stay where they are.
+    this.#link.publish(upTopic(this.#options.device, lane), payload).catch(() => {});
+  }
+}
+
+function isAhead(ack: outrider.v1.Ack, outbox: Outbox): boolean {
+  const lane = laneOf(ack.lane);
+  return lane !== undefined && ack.epoch === outbox.epoch && ack.upto > outbox.maxSeq(lane);
+}
