@@ -27,10 +27,15 @@ export async function openMcap(file: string): Promise<Recording> {
   return new StreamedMcap(file, handle, sizeBytes);
 }
 
-/** Whether the index covers every message: chunks without a message index, or messages outside chunks, have none. */
-function isWholeIndex({ chunkIndexes, statistics }: McapIndexedReader): boolean {
-  const isIndexed = chunkIndexes.every((chunk) => chunk.messageIndexLength > 0n);
-  return isIndexed && statistics !== undefined && (chunkIndexes.length > 0 || statistics.messageCount === 0n);
+/**
+ * Whether the index covers every message. It need not: chunks may lack a message index, messages may lie outside
+ * chunks, and channels need not be repeated in the summary.
+ */
+function isWholeIndex({ chunkIndexes, channelsById, schemasById, statistics }: McapIndexedReader): boolean {
+  if (!statistics || (chunkIndexes.length === 0 && statistics.messageCount > 0n)) return false;
+  const hasChannels = channelsById.size === statistics.channelCount;
+  const hasSchemas = [...channelsById.values()].every(({ schemaId }) => schemaId === 0 || schemasById.has(schemaId));
+  return hasChannels && hasSchemas && chunkIndexes.every((chunk) => chunk.messageIndexLength > 0n);
 }
 
 function readable(handle: FileHandle, sizeBytes: number): McapTypes.IReadable {

@@ -83,8 +83,8 @@ class Outlet {
 }
 
 function report(message: Ros2ChildReport, sent: () => void = () => undefined): void {
-  if (!process.connected) return sent();
-  process.send?.(message, undefined, {}, () => sent());
+  if (process.connected) process.send?.(message, undefined, {}, () => sent());
+  else sent();
 }
 
 /** Says why, then exits with the code that says it too. */

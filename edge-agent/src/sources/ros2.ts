@@ -119,15 +119,12 @@ export class Ros2Source implements Source {
     });
     this.#logLines(child.stdout, 'stdout');
     this.#logLines(child.stderr, 'stderr');
-    const attempt = { isReady: false, failure: undefined as Failure | undefined };
+    const attempt: Attempt = { isReady: false, failure: undefined };
     const ended = new Promise<Failure>((resolve) => {
       child.once('error', (error) => resolve({ code: 'ros_failed', message: `cannot start: ${error.message}` }));
       child.once('exit', (code, exitSignal) => resolve(attempt.failure ?? explainExit(code, exitSignal)));
     });
-    child.on('message', (report: Ros2ChildReport) => {
-      if (report.kind === 'failed') attempt.failure = { code: report.code, message: report.message };
-      else this.#take(report, attempt);
-    });
+    child.on('message', (report: Ros2ChildReport) => this.#take(report, attempt));
     child.send(this.#startMessage(sourced['ROS_DISTRO']), () => undefined); // A child that died says so by its exit.
     const startTimer = setTimeout(() => {
       if (attempt.isReady) return;
@@ -161,8 +158,11 @@ export class Ros2Source implements Source {
     };
   }
 
-  #take(report: Exclude<Ros2ChildReport, { kind: 'failed' }>, attempt: { isReady: boolean }): void {
+  #take(report: Ros2ChildReport, attempt: Attempt): void {
     switch (report.kind) {
+      case 'failed':
+        attempt.failure = { code: report.code, message: report.message };
+        return;
       case 'ready':
         attempt.isReady = true;
         for (const stream of this.#streams) stream.meter = this.#newMeter(stream.settings.rateHz);
@@ -236,6 +236,13 @@ export class Ros2Source implements Source {
 interface Failure {
   readonly code: Ros2ChildFailure | 'ros_child_died';
   readonly message: string;
+}
+
+/** What is known of one child. */
+interface Attempt {
+  isReady: boolean;
+  /** Its last words. */
+  failure: Failure | undefined;
 }
 
 /** Why a stream says nothing, as far as the ROS graph tells. */
