@@ -62,8 +62,12 @@ export function stepSilence(cause: CauseState, rule: CauseRule, atMs: number, po
 }
 
 /** The channel that trips the cause now, if any does. */
-export function trippingChannel(cause: CauseState, policy: FailsafePolicy): [string, ChannelState] | undefined {
-  return Object.entries(cause.channels).find(([, channel]) => channel.counter >= policy.counter.trip);
+export function trippingChannel(cause: CauseState, policy: FailsafePolicy): ChannelState | undefined {
+  for (const name in cause.channels) {
+    const channel = cause.channels[name];
+    if (channel && channel.counter >= policy.counter.trip) return channel;
+  }
+  return undefined;
 }
 
 /**

@@ -73,9 +73,11 @@ export function classifyMcu(
   limits: LivenessLimits,
 ): Reading {
   const base = { cause: 'mcu_fault', channel: 'serial' } as const;
-  if (facts.state === 'UNKNOWN' || facts.state === 'SILENT')
-    // Silence has its own cause; while it lasts, nothing is known about obedience.
-    return { ...base, verdict: 'pending', detail: `its state is ${facts.state}` };
+  if (facts.state === 'UNKNOWN' || facts.state === 'SILENT') {
+    // Silence has its own cause, which trips by itself; while it lasts, nothing is known about obedience.
+    const verdict = phase === 'ARMED' && facts.state === 'SILENT' ? 'fair' : 'pending';
+    return { ...base, verdict, detail: `its state is ${facts.state}` };
+  }
   const isLate = nowMs - phaseSinceMs > limits.mcuReactionMs;
   if (phase === 'ARMED') {
     if (facts.hasRestarted) return { ...base, verdict: 'severe', detail: 'it restarted while armed' };

@@ -15,7 +15,8 @@ import {
 const HOLD = severity('HOLD');
 
 /** A latched cause of at least HOLD keeps the gate closed. */
-const isBlocking = (cause: CauseState, rule: CauseRule): boolean => cause.latched && severity(rule.action) >= HOLD;
+const isBlocking = (cause: CauseState | undefined, rule: CauseRule): boolean =>
+  cause?.latched === true && severity(rule.action) >= HOLD;
 
 /**
  * The failsafe: one step from a state by an event. Pure: no clock, no I/O, same answer every time.
@@ -31,7 +32,7 @@ export function evaluate(
   const nowMs = isTimeSane ? Math.max(before.nowMs, event.atMs) : before.nowMs;
   const seen = observe({ ...before, nowMs }, event, policy);
   const fault = event.kind === 'fault' ? event.detail : isTimeSane ? undefined : 'an event without a valid time';
-  const latched = latch(seen, event, fault, policy);
+  const latched = latchAsked(seen, event, fault);
   const released = releaseAuto(latched, policy);
   const rising = released.causes.filter((cause, i) => cause.latched && !before.causes[i]?.latched);
   const moved = movePhase(released, event, rising.length > 0, policy);
@@ -58,7 +59,9 @@ function observe(state: FailsafeState, event: FailsafeEvent, policy: FailsafePol
       for (const reading of event.readings) {
         const i = causes.findIndex((cause) => cause.cause === reading.cause);
         const cause = causes[i];
-        if (cause) causes[i] = stepCause(cause, reading, isArmed, state.nowMs, policy);
+        // Latched reading by reading: a good one later in the same batch must not drain what has tripped.
+        if (cause)
+          causes[i] = latchTripped(stepCause(cause, reading, isArmed, state.nowMs, policy), state.nowMs, policy);
       }
       return { ...state, causes };
     }
@@ -69,7 +72,9 @@ function observe(state: FailsafeState, event: FailsafeEvent, policy: FailsafePol
       if (!isArmed) return state;
       return {
         ...state,
-        causes: zip(state, policy).map(([cause, rule]) => stepSilence(cause, rule, state.nowMs, policy)),
+        causes: zip(state, policy).map(([cause, rule]) =>
+          latchTripped(stepSilence(cause, rule, state.nowMs, policy), state.nowMs, policy),
+        ),
       };
     case 'trigger':
     case 'recover':
@@ -82,30 +87,30 @@ function observe(state: FailsafeState, event: FailsafeEvent, policy: FailsafePol
   }
 }
 
-/** Latches what trips or was asked for. A request for what is latched already only starts its dwell again. */
-function latch(
-  state: FailsafeState,
-  event: FailsafeEvent,
-  fault: string | undefined,
-  policy: FailsafePolicy,
-): FailsafeState {
+/** Latches a cause whose counter has reached the trip level. */
+function latchTripped(cause: CauseState, nowMs: number, policy: FailsafePolicy): CauseState {
+  const trip = cause.latched ? undefined : trippingChannel(cause, policy);
+  return trip ? { ...cause, latched: true, latchedAtMs: nowMs, detail: trip.detail } : cause;
+}
+
+/** Latches what was asked for. A request for what is latched already only starts its dwell again. */
+function latchAsked(state: FailsafeState, event: FailsafeEvent, fault: string | undefined): FailsafeState {
   const asked = new Map<CauseId, string>();
   if (event.kind === 'trigger') asked.set(TRIGGER_CAUSES[event.mode], event.detail);
   if (event.kind === 'store_failed' && state.phase === 'RECOVERING') asked.set('unknown_state', event.detail);
   if (fault !== undefined) asked.set('guard_fault', fault);
-  const causes = zip(state, policy).map(([cause, rule]): CauseState => {
-    const request = asked.get(rule.cause);
-    if (request !== undefined)
-      return { ...cause, latched: true, latchedAtMs: state.nowMs, detail: cause.latched ? cause.detail : request };
-    const trip = trippingChannel(cause, policy);
-    if (!trip || cause.latched) return cause;
-    return { ...cause, latched: true, latchedAtMs: state.nowMs, detail: trip[1].detail };
+  if (asked.size === 0) return state;
+  const causes = state.causes.map((cause): CauseState => {
+    const request = asked.get(cause.cause);
+    if (request === undefined) return cause;
+    return { ...cause, latched: true, latchedAtMs: state.nowMs, detail: cause.latched ? cause.detail : request };
   });
   return { ...state, causes };
 }
 
 /** Lets go of latches that need no recovery. The phase stays, so motion never resumes by it. */
 function releaseAuto(state: FailsafeState, policy: FailsafePolicy): FailsafeState {
+  if (!policy.rules.some((rule) => rule.clearing === 'auto')) return state;
   const causes = zip(state, policy).map(([cause, rule]) =>
     cause.latched && rule.clearing === 'auto' && unmetOf(cause, rule, state.nowMs) === undefined
       ? { ...cause, latched: false, detail: '' }
@@ -121,7 +126,7 @@ interface Moved {
 }
 
 function movePhase(state: FailsafeState, event: FailsafeEvent, isRising: boolean, policy: FailsafePolicy): Moved {
-  const isBlocked = zip(state, policy).some(([cause, rule]) => isBlocking(cause, rule));
+  const isBlocked = policy.rules.some((rule, i) => isBlocking(state.causes[i], rule));
   switch (state.phase) {
     case 'BOOT':
     case 'LATCHED': {

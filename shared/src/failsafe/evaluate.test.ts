@@ -1,0 +1,179 @@
+import { isDeepStrictEqual } from 'node:util';
+import t from 'tap';
+import { evaluate } from './evaluate.ts';
+import { CAUSE_RULES, DEFAULT_POLICY, policyWith } from './rules.ts';
+import { bootState, type FailsafeState, recoverNonce } from './state.ts';
+import {
+  checkCombiner,
+  checkRecovery,
+  checkSequences,
+  checkTimelines,
+  checkVectors,
+  type Findings,
+} from './testing/checks.ts';
+import { CAUSE_KINDS, explore, kindSets, randomWalk } from './testing/explore.ts';
+import { MUTANTS } from './testing/mutants.ts';
+import { allClear, armedWalk, checkPolicy, EMPTY, REAL_SYSTEM, reading, type System } from './testing/system.ts';
+
+const NEVER_STALE_MS = 1_000_000;
+const ALL_PAIRS = process.argv.includes('--all-pairs');
+
+t.test('every set of latched causes gives the worst action and its first mode, in both table orders', async (t) => {
+  const found = checkCombiner(REAL_SYSTEM);
+  t.same(found.faults, []);
+  t.equal(found.cases, 2 ** (CAUSE_RULES.length + 2));
+});
+
+t.test('every combination of verdicts at three ages latches exactly what it must', async (t) => {
+  const found = checkVectors(REAL_SYSTEM);
+  t.same(found.faults, []);
+  t.equal(found.cases, 3 * 4 ** CAUSE_RULES.filter((rule) => rule.monitored).length);
+});
+
+t.test('every sequence of nine readings per cause obeys the window rules', async (t) => {
+  const found = checkSequences(REAL_SYSTEM);
+  t.same(found.faults, []);
+  t.equal(found.cases, (CAUSE_RULES.filter((rule) => rule.monitored).length * (3 ** 10 - 3)) / 2);
+});
+
+t.test('from every set of latched causes the gate opens after the dwell and not before', async (t) => {
+  const found = checkRecovery(REAL_SYSTEM);
+  t.same(found.faults, []);
+  t.equal(found.cases, 2 ** CAUSE_RULES.length);
+});
+
+t.test('timelines: stops during a recovery, impossible times, hidden channels, automatic causes', async (t) => {
+  const found = checkTimelines(REAL_SYSTEM);
+  t.same(found.faults, []);
+  t.ok(found.cases > 15);
+});
+
+t.test('no reachable state of single kinds and pairs of kinds breaks an invariant or is dead', async (t) => {
+  // A pair of two measured kinds of which one clears by itself has 50,000 states: with --all-pairs only.
+  const isLarge = (causes: readonly { clearing: string; monitored: boolean }[]): boolean =>
+    causes.length > 1 && causes.every((c) => c.monitored) && causes.some((c) => c.clearing === 'auto');
+  let states = 0;
+  for (const rules of kindSets().filter((causes) => ALL_PAIRS || !isLarge(causes))) {
+    const found = explore(REAL_SYSTEM, rules, NEVER_STALE_MS);
+    t.same(found.faults, [], rules.map((rule) => rule.cause).join(' + '));
+    states += found.states;
+  }
+  for (const rule of CAUSE_KINDS) {
+    const found = explore(REAL_SYSTEM, [rule], 2);
+    t.same(found.faults, [], `${rule.cause} with silence`);
+    states += found.states;
+  }
+  t.ok(states > 40_000, `${states} states`);
+});
+
+t.test('a seeded random walk over the whole table breaks nothing and opens the gate many times', async (t) => {
+  const found = randomWalk(REAL_SYSTEM, 20_261_101, 40_000);
+  t.same(found.faults, []);
+  t.ok(found.openings > 300, `${found.openings} openings`);
+});
+
+/** The checks from cheap to dear, until one finds something. */
+function firstFault(system: System): string | undefined {
+  const checks: (() => Findings)[] = [
+    () => checkTimelines(system),
+    () => checkCombiner(system),
+    () => explore(system, [CAUSE_KINDS[1] ?? never()], NEVER_STALE_MS, 1),
+    () => explore(system, [CAUSE_KINDS[0] ?? never()], NEVER_STALE_MS, 1),
+    () => explore(system, [CAUSE_KINDS[4] ?? never()], NEVER_STALE_MS, 1),
+    () => checkRecovery(system),
+    () => checkVectors(system),
+    () => checkSequences(system),
+  ];
+  for (const check of checks) {
+    try {
+      const fault = check().faults[0];
+      if (fault !== undefined) return fault;
+    } catch (error) {
+      // A system that cannot even be armed is found out too.
+      return String(error);
+    }
+  }
+  return undefined;
+}
+
+const never = (): never => {
+  throw new Error('no such kind');
+};
+
+t.test('every seeded fault is found by the checks', async (t) => {
+  t.ok(Object.keys(MUTANTS).length >= 24);
+  for (const [name, system] of Object.entries(MUTANTS)) {
+    const fault = firstFault(system);
+    t.ok(fault, `${name}: ${fault ?? 'survived'}`);
+  }
+});
+
+t.test('the same state and event give the same result, and neither is changed', async (t) => {
+  const policy = checkPolicy(CAUSE_RULES, 10, 1000);
+  const state = deepFreeze(armedWalk(REAL_SYSTEM, policy).state);
+  const event = deepFreeze({
+    kind: 'readings',
+    atMs: state.nowMs + 1,
+    readings: [reading('thermal_shutdown', 'severe'), ...allClear(policy)],
+  } as const);
+  const once = evaluate(state, event, policy);
+  t.ok(isDeepStrictEqual(once, evaluate(state, event, policy)));
+  t.equal(once.state.phase, 'LATCHED');
+  t.equal(once.output.mode, 'thermal_shutdown');
+});
+
+t.test('a refused recovery says why, and what is missing', async (t) => {
+  const policy = DEFAULT_POLICY;
+  let state: FailsafeState = bootState(policy, EMPTY, 'slot a has a wrong checksum', 0, 'seed');
+  t.equal(state.latchId, EMPTY.latchId + 1);
+  const attempt = (latchId: number, nonce: string): unknown => {
+    const result = evaluate(state, { kind: 'recover', atMs: 1, latchId, nonce, local: false }, policy);
+    state = result.state;
+    return result.output.recover;
+  };
+  t.match(attempt(state.latchId, 'guess'), { kind: 'conflict', why: 'nonce' });
+  t.match(attempt(state.latchId - 1, recoverNonce(state)), { kind: 'conflict', why: 'latch_id' });
+  t.match(attempt(state.latchId, recoverNonce(state)), {
+    kind: 'unmet',
+    unmet: [
+      'estop: no reading yet',
+      'unknown_state: must be reset at the robot',
+      'mcu_silent: no reading yet',
+      'mcu_fault: no reading yet',
+      'source_stale: no reading yet',
+      'agent_stuck: no reading yet',
+      'mechanical_lock: no reading yet',
+      'thermal_shutdown: no reading yet',
+      'the microcontroller does not confirm the stop: UNKNOWN',
+      'the joints do not stand still',
+    ],
+  });
+});
+
+t.test('latches of causes that this version does not know are kept as unknown_state', async (t) => {
+  const stored = { ...EMPTY, latched: [{ cause: 'tilt' as 'estop', detail: 'fell over' }] };
+  const state = bootState(DEFAULT_POLICY, stored, undefined, 0, 'seed');
+  t.equal(state.phase, 'LATCHED');
+  t.match(
+    state.causes.find((cause) => cause.latched),
+    { cause: 'unknown_state', detail: /tilt/ },
+  );
+});
+
+t.test('a policy may raise an action and not lower it', async (t) => {
+  const raised = policyWith({ geofence_lock: { action: 'STOP1' }, thermal_shutdown: { clearDwellMs: 5 } });
+  t.equal(raised.rules.find((rule) => rule.cause === 'geofence_lock')?.action, 'STOP1');
+  t.equal(raised.rules.find((rule) => rule.cause === 'thermal_shutdown')?.clearDwellMs, 5);
+  t.throws(() => policyWith({ estop: { action: 'WARN' } }), {
+    code: 'invalid',
+    problems: [{ field: 'actions.estop', reason: /not lowered/ }],
+  });
+});
+
+function deepFreeze<T>(value: T): T {
+  if (typeof value === 'object' && value !== null) {
+    for (const inner of Object.values(value)) deepFreeze(inner);
+    Object.freeze(value);
+  }
+  return value;
+}
