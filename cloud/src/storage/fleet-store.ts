@@ -1,10 +1,10 @@
-import { and, count, desc, eq, inArray, isNull, type SQL, sql } from 'drizzle-orm';
-import type { PgDatabase, PgQueryResultHKT } from 'drizzle-orm/pg-core';
 import { OPERATIONAL_STATES, PRESENCES, type RobotDescriptor } from '@outrider/shared/robot';
 import type { Clock } from '@outrider/shared/time';
+import { and, count, desc, eq, inArray, isNull, type SQL, sql } from 'drizzle-orm';
+import type { PendingStop, PendingStopStore } from '../failsafe/ports.ts';
 import type { AuditEntry, AuditTrail, FleetStore } from '../fleet/ports.ts';
 import type { Robot, RobotFilter, RobotPage, RobotRef } from '../fleet/robot.ts';
-import type { PendingStop, PendingStopStore } from '../failsafe/ports.ts';
+import type { Orm } from './database.ts';
 import { auditEntry, latestSample, robot, robotApiKey, robotPresence, robotShadow } from './schema.ts';
 
 /** A robot without an MQTT link of its own counts as there for this long after its last sample. */
@@ -12,15 +12,20 @@ const SEEN_WITHIN_S = 60;
 
 /** Robots and the audit trail in PostgreSQL or PGlite. */
 export class PgFleetStore implements FleetStore, AuditTrail, PendingStopStore {
-  readonly #orm: PgDatabase<PgQueryResultHKT>;
+  readonly #orm: Orm;
   readonly #clock: Clock;
 
-  constructor(orm: PgDatabase<PgQueryResultHKT>, clock: Clock) {
+  constructor(orm: Orm, clock: Clock) {
     this.#orm = orm;
     this.#clock = clock;
   }
 
-  async addRobot(tenantId: string, descriptor: RobotDescriptor, apiKeyHash: string, atMs: number): Promise<RobotRef | undefined> {
+  async addRobot(
+    tenantId: string,
+    descriptor: RobotDescriptor,
+    apiKeyHash: string,
+    atMs: number,
+  ): Promise<RobotRef | undefined> {
     return this.#orm.transaction(async (tx) => {
       const [row] = await tx
         .insert(robot)
@@ -95,7 +100,9 @@ export class PgFleetStore implements FleetStore, AuditTrail, PendingStopStore {
     const rows = await this.#orm
       .select({ details: auditEntry.details })
       .from(auditEntry)
-      .where(and(eq(auditEntry.action, 'failsafe.trigger'), eq(auditEntry.outcome, 'pending'), sql`not exists ${answered}`))
+      .where(
+        and(eq(auditEntry.action, 'failsafe.trigger'), eq(auditEntry.outcome, 'pending'), sql`not exists ${answered}`),
+      )
       .orderBy(desc(auditEntry.auditId))
       .limit(limit);
     return rows.map((row) => (row.details as { stop: PendingStop }).stop).reverse();

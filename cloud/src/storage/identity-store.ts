@@ -1,5 +1,5 @@
 import { and, eq, gt, isNull, ne } from 'drizzle-orm';
-import type { PgDatabase, PgQueryResultHKT } from 'drizzle-orm/pg-core';
+
 import type { JWK } from 'jose';
 import {
   type IdentityStore,
@@ -12,13 +12,14 @@ import {
 } from '../identity/ports.ts';
 import { isScope } from '../identity/principal.ts';
 import { SIGNING_ALGORITHM } from '../identity/signing-keys.ts';
+import type { Orm } from './database.ts';
 import { appUser, oauthClient, revokedToken, robot, robotApiKey, signingKey, tenant } from './schema.ts';
 
 /** Identity in PostgreSQL or PGlite. */
 export class PgIdentityStore implements IdentityStore {
-  readonly #orm: PgDatabase<PgQueryResultHKT>;
+  readonly #orm: Orm;
 
-  constructor(orm: PgDatabase<PgQueryResultHKT>) {
+  constructor(orm: Orm) {
     this.#orm = orm;
   }
 
@@ -111,7 +112,10 @@ export class PgIdentityStore implements IdentityStore {
   }
 
   async revokeToken(tokenId: string, expiresAtMs: number): Promise<void> {
-    await this.#orm.insert(revokedToken).values({ tokenId, expiresAt: new Date(expiresAtMs) }).onConflictDoNothing();
+    await this.#orm
+      .insert(revokedToken)
+      .values({ tokenId, expiresAt: new Date(expiresAtMs) })
+      .onConflictDoNothing();
   }
 
   async revokedTokens(nowMs: number): Promise<string[]> {

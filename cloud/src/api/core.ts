@@ -1,0 +1,43 @@
+import type { Logger } from '@outrider/shared/log';
+import type { Clock } from '@outrider/shared/time';
+import type { CertificateRegistry } from '../certificates/registry.ts';
+import type { LiveTickets } from '../dashboard/tickets.ts';
+import type { FailsafeDispatcher } from '../failsafe/dispatcher.ts';
+import type { RobotRegistry } from '../fleet/registry.ts';
+import type { Accounts } from '../identity/accounts.ts';
+import type { Authenticator } from '../identity/authenticator.ts';
+import type { IdentityStore } from '../identity/ports.ts';
+import type { SigningKeys } from '../identity/signing-keys.ts';
+import type { Tokens } from '../identity/tokens.ts';
+import type { LiveFeed, TelemetryIngest, TelemetryReader } from '../telemetry/ports.ts';
+import type { ApiMetrics } from './middleware/metrics.ts';
+import type { Readiness } from './system/readiness.ts';
+
+/** The operations that the surfaces translate to and from. */
+export interface Core {
+  readonly accounts: Accounts;
+  readonly authenticator: Authenticator;
+  readonly certificates: CertificateRegistry;
+  readonly failsafe: FailsafeDispatcher;
+  readonly identityStore: IdentityStore;
+  readonly ingest: TelemetryIngest;
+  readonly live: LiveFeed;
+  readonly metrics: ApiMetrics;
+  readonly reader: TelemetryReader;
+  readonly readiness: Readiness;
+  readonly robots: RobotRegistry;
+  readonly signingKeys: SigningKeys;
+  readonly tickets: LiveTickets;
+  readonly tokens: Tokens;
+  readonly clock: Clock;
+  readonly log: Logger;
+  /** Where callers find us; known once the listeners are open. */
+  readonly urls: () => PublicUrls;
+}
+
+export interface PublicUrls {
+  /** `https://fleet.example.com`, without a slash at the end. */
+  readonly http: string;
+  /** `mqtts://fleet.example.com:8883` */
+  readonly mqtt: string;
+}

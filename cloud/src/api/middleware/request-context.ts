@@ -1,0 +1,55 @@
+import { requestIdOr } from '@outrider/shared/ids';
+import type { Logger } from '@outrider/shared/log';
+import type { Clock } from '@outrider/shared/time';
+import type { MiddlewareHandler } from 'hono';
+import type { ApiEnv, Surface } from '../surface.ts';
+import type { ApiMetrics } from './metrics.ts';
+
+/**
+ * Gives each request its id, its headers and its line in the access log. Neither the query string nor a header is
+ * logged: both can hold secrets.
+ */
+export function requestContext(deps: {
+  clock: Clock;
+  log: Logger;
+  metrics: ApiMetrics;
+  surfaceFor: (path: string) => Surface;
+}): MiddlewareHandler<ApiEnv> {
+  const { clock, log, metrics, surfaceFor } = deps;
+  return async (c, next) => {
+    const startedMs = clock.monotonicMs();
+    const requestId = requestIdOr(c.req.header('x-request-id'));
+    c.set('requestId', requestId);
+    c.set('startedAtMs', clock.epochMs());
+    c.header('X-Request-ID', requestId);
+    c.header('X-Content-Type-Options', 'nosniff');
+    c.header('Cache-Control', 'no-store');
+    await next();
+    const allowance = c.get('allowance');
+    if (allowance) {
+      const name = surfaceFor(c.req.path).rateLimitHeader;
+      c.header(`${name}-Limit`, String(allowance.limit));
+      c.header(`${name}-Remaining`, String(allowance.remaining));
+      c.header(`${name}-Reset`, String(Math.ceil((clock.epochMs() + allowance.resetMs) / 1000)));
+    }
+    const durationMs = clock.monotonicMs() - startedMs;
+    const { status } = c.res;
+    metrics.requestSeconds.observe(
+      { method: c.req.method, route: c.get('routePath') ?? 'none', status: String(status) },
+      durationMs / 1000,
+    );
+    const principal = c.get('principal');
+    const entry = {
+      requestId,
+      method: c.req.method,
+      path: c.req.path,
+      status,
+      durationMs: Math.round(durationMs * 1000) / 1000,
+      tenantId: principal?.tenantId,
+      subject: principal?.sub,
+      robotId: c.get('robotId'),
+    };
+    if (status >= 500) log.error(entry, 'http.failed');
+    else log.info(entry, 'http.answered');
+  };
+}

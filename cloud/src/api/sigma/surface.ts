@@ -1,0 +1,23 @@
+import type { StreamHub } from '../../dashboard/stream-hub.ts';
+import type { Core } from '../core.ts';
+import type { Surface } from '../surface.ts';
+import type { Throttle } from '../throttle.ts';
+import { registerAuth } from './auth.ts';
+import { registerDashboard } from './dashboard.ts';
+import { renderSigmaError } from './errors.ts';
+import { registerRobots } from './robots.ts';
+import { registerTelemetry } from './telemetry.ts';
+
+/** The SigmaPrompt document's surface. */
+export const sigmaSurface = (core: Core, hub: StreamHub, throttle: Throttle): Surface => ({
+  name: 'sigma',
+  prefixes: ['auth', 'telemetry', 'robots', 'twins', 'swarm', 'alerts', 'dashboard'].map((room) => `/api/v1/${room}`),
+  rateLimitHeader: 'X-RateLimit',
+  register(router) {
+    registerAuth(router, core, throttle);
+    registerTelemetry(router, core);
+    registerRobots(router, core);
+    registerDashboard(router, core, hub);
+  },
+  renderError: renderSigmaError,
+});

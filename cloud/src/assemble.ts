@@ -1,0 +1,123 @@
+import type { OpenAPIHono } from '@hono/zod-openapi';
+import type { Logger } from '@outrider/shared/log';
+import type { Service } from '@outrider/shared/service';
+import type { Clock } from '@outrider/shared/time';
+import type { Registry } from 'prom-client';
+import { createApi } from './api/api.ts';
+import type { Core, PublicUrls } from './api/core.ts';
+import { ApiMetrics } from './api/middleware/metrics.ts';
+import type { ApiEnv } from './api/surface.ts';
+import { type Check, Readiness } from './api/system/readiness.ts';
+import type { DeviceBus } from './broker/bus.ts';
+import type { CertificateRegistry } from './certificates/registry.ts';
+import { StreamHub } from './dashboard/stream-hub.ts';
+import { LiveTickets } from './dashboard/tickets.ts';
+import { FailsafeDispatcher } from './failsafe/dispatcher.ts';
+import { RobotRegistry } from './fleet/registry.ts';
+import { Accounts } from './identity/accounts.ts';
+import { Authenticator, type AuthMode } from './identity/authenticator.ts';
+import { DEFAULT_TENANT_ID } from './identity/bootstrap.ts';
+import { KeyKeeper } from './identity/key-keeper.ts';
+import type { IdentityStore, SecretBox } from './identity/ports.ts';
+import { SecretVerifier } from './identity/secrets.ts';
+import { SigningKeys } from './identity/signing-keys.ts';
+import { Tokens } from './identity/tokens.ts';
+import type { Database } from './storage/database.ts';
+import { PgFleetStore } from './storage/fleet-store.ts';
+import { PgIdentityStore } from './storage/identity-store.ts';
+import type { LiveFeed, TelemetryIngest, TelemetryReader } from './telemetry/ports.ts';
+
+/** Tokens keep their meaning when the server's address changes, so neither is a URL. */
+const ISSUER = 'urn:outrider:cloud';
+const AUDIENCE = 'urn:outrider:api';
+
+export interface Identity {
+  readonly store: IdentityStore;
+  readonly keys: SigningKeys;
+  readonly tokens: Tokens;
+  readonly accounts: Accounts;
+}
+
+/** Tenants, accounts and tokens on a database. */
+export async function assembleIdentity(database: Database, secrets: SecretBox, clock: Clock): Promise<Identity> {
+  const store = new PgIdentityStore(database.orm);
+  const keys = new SigningKeys(store, secrets, clock);
+  await keys.open();
+  const tokens = new Tokens(keys, store, clock, { issuer: ISSUER, audience: AUDIENCE });
+  await tokens.refreshRevocations();
+  return { store, keys, tokens, accounts: new Accounts(store, tokens, new SecretVerifier()) };
+}
+
+export interface ApiParts {
+  readonly identity: Identity;
+  readonly database: Database;
+  readonly bus: DeviceBus;
+  readonly certificates: CertificateRegistry;
+  readonly ingest: TelemetryIngest;
+  readonly reader: TelemetryReader;
+  readonly live: LiveFeed;
+  readonly authMode: AuthMode;
+  readonly urls: () => PublicUrls;
+  readonly checks: readonly Check[];
+  readonly metrics: Registry;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly version: string;
+  readonly startedMs: number;
+  readonly answerTimeoutMs?: number;
+}
+
+export interface AssembledApi {
+  readonly app: OpenAPIHono<ApiEnv>;
+  readonly core: Core;
+  readonly streams: StreamHub;
+  /** What must run while the server does, in the order in which to stop it. */
+  readonly services: readonly Service[];
+}
+
+/** The HTTP side of the control plane over its parts. */
+export function assembleApi(parts: ApiParts): AssembledApi {
+  const { identity, bus, clock, log, live } = parts;
+  const fleetStore = new PgFleetStore(parts.database.orm, clock);
+  const metrics = new ApiMetrics(parts.metrics);
+  const authenticator = new Authenticator(identity.tokens, identity.store, clock, parts.authMode, DEFAULT_TENANT_ID);
+  const failsafe = new FailsafeDispatcher({
+    bus,
+    audit: fleetStore,
+    store: fleetStore,
+    clock,
+    log,
+    ...(parts.answerTimeoutMs === undefined ? {} : { answerTimeoutMs: parts.answerTimeoutMs }),
+  });
+  const streams = new StreamHub({
+    feed: live,
+    recheck: (secret) => authenticator.authenticateSecret(secret),
+    clock,
+    log,
+    onDropped: (reason) => metrics.streamsDropped.inc({ reason }),
+  });
+  metrics.gauge('outrider_live_streams', 'Live streams that are open.', () => streams.clientCount);
+  metrics.gauge('outrider_failsafe_pending', 'Stops that no robot has answered yet.', () => failsafe.pendingCount);
+  const databaseCheck: Check = { name: 'database', run: () => parts.database.ping() };
+  const core: Core = {
+    accounts: identity.accounts,
+    authenticator,
+    certificates: parts.certificates,
+    failsafe,
+    identityStore: identity.store,
+    ingest: parts.ingest,
+    live,
+    metrics,
+    reader: parts.reader,
+    readiness: new Readiness([databaseCheck, ...parts.checks], () => clock.monotonicMs()),
+    robots: new RobotRegistry(fleetStore, fleetStore, clock),
+    signingKeys: identity.keys,
+    tickets: new LiveTickets(clock),
+    tokens: identity.tokens,
+    clock,
+    log,
+    urls: parts.urls,
+  };
+  const app = createApi(core, streams, { version: parts.version, startedMs: parts.startedMs });
+  return { app, core, streams, services: [streams, failsafe, new KeyKeeper(identity.keys, identity.tokens, log)] };
+}

@@ -1,0 +1,256 @@
+import { DomainError } from '@outrider/shared/errors';
+import type { FailsafeMode } from '@outrider/shared/failsafe/modes';
+import { deviceName, newId } from '@outrider/shared/ids';
+import type { Logger } from '@outrider/shared/log';
+import { outrider } from '@outrider/shared/messages';
+import { downTopic } from '@outrider/shared/protocol/topics';
+import { aborted, type Service } from '@outrider/shared/service';
+import type { Clock } from '@outrider/shared/time';
+import type { DeviceBus } from '../broker/bus.ts';
+import type { AuditTrail } from '../fleet/ports.ts';
+import type { RobotRef } from '../fleet/robot.ts';
+import type { PendingStop, PendingStopStore } from './ports.ts';
+
+/** How long a caller waits for the robot's own answer. */
+export const ANSWER_TIMEOUT_MS = 2_000;
+/** A stop to a robot that is connected but silent is sent again this often. */
+const RESEND_MS = 1_000;
+/** Stops that are kept for robots out of reach. One per robot and mode, so only a fleet of this size reaches it. */
+const PENDING_MAX = 10_000;
+
+/** What the robot said: the latch that holds it now. */
+export interface StopAnswer {
+  readonly commandId: string;
+  readonly latchId: number;
+  readonly detail: string;
+  readonly answeredAtMs: number;
+}
+
+export interface TriggerRequest {
+  readonly robot: Pick<RobotRef, 'tenantId' | 'robotId'>;
+  readonly mode: FailsafeMode;
+  readonly reason: string;
+  readonly requestedBy: string;
+  readonly traceId: string;
+}
+
+interface Pending {
+  readonly stop: PendingStop;
+  readonly startedMs: number;
+  sentMs: number;
+  waiters: ((answer: outrider.v1.CommandReply) => void)[];
+}
+
+/**
+ * Carries stops to robots. The message goes out before anything is written, no database is needed for it, and a
+ * stop that was not answered is kept and sent again when the robot appears.
+ */
+export class FailsafeDispatcher implements Service {
+  readonly name = 'failsafe';
+  readonly #bus: DeviceBus;
+  readonly #audit: AuditTrail;
+  readonly #store: PendingStopStore;
+  readonly #clock: Clock;
+  readonly #log: Logger;
+  readonly #answerTimeoutMs: number;
+  readonly #pending = new Map<string, Pending>();
+
+  constructor(deps: {
+    bus: DeviceBus;
+    audit: AuditTrail;
+    store: PendingStopStore;
+    clock: Clock;
+    log: Logger;
+    answerTimeoutMs?: number;
+  }) {
+    this.#bus = deps.bus;
+    this.#audit = deps.audit;
+    this.#store = deps.store;
+    this.#clock = deps.clock;
+    this.#log = deps.log;
+    this.#answerTimeoutMs = deps.answerTimeoutMs ?? ANSWER_TIMEOUT_MS;
+  }
+
+  /** Stops that no robot has answered yet. */
+  get pendingCount(): number {
+    return this.#pending.size;
+  }
+
+  /** Delivers kept stops until `signal` aborts. */
+  async run(signal: AbortSignal): Promise<void> {
+    const offReply = this.#bus.onReply((device, reply) => this.#answered(deviceName(device), reply));
+    const offPresence = this.#bus.onPresence(({ device, report }) => {
+      if (report.presence === 'ONLINE') this.#resend((stop) => deviceName(stop) === deviceName(device), 0);
+    });
+    const timer = setInterval(() => this.#resend((stop) => this.#bus.connected(stop), RESEND_MS), RESEND_MS);
+    await this.#restore();
+    await aborted(signal);
+    clearInterval(timer);
+    offReply();
+    offPresence();
+  }
+
+  /**
+   * Stops a robot. Resolves when the robot itself says that it is stopped. Used by:
+   * POST /api/v1/robots/{robot_id}/failsafe/trigger.
+   *
+   * @throws DomainError `offline` when there is no link, `timeout` when the robot does not answer in time. In both
+   *   the stop is kept and delivered when the robot is back. `rejected` when the robot says it cannot.
+   */
+  async trigger(request: TriggerRequest): Promise<StopAnswer> {
+    const { pending, isNew } = this.#enqueue(request);
+    const answer = this.#waitFor(pending);
+    const sent = this.#send(pending);
+    if (isNew) this.#write(pending.stop, 'failsafe.trigger', 'pending', {});
+    const connected = this.#bus.connected(request.robot);
+    await sent;
+    const reply = connected ? await answer.promise : undefined;
+    answer.stop();
+    const details = {
+      robot_id: request.robot.robotId,
+      command_id: pending.stop.commandId,
+      stop_kept_for_delivery: true,
+    };
+    if (!reply) {
+      throw connected
+        ? new DomainError(
+            'timeout',
+            `the robot did not confirm within ${this.#answerTimeoutMs} ms; the stop is sent until it does`,
+            { subject: 'robot', details },
+          )
+        : new DomainError('offline', 'the robot is not connected; the stop is kept and sent as soon as it is', {
+            subject: 'robot',
+            details,
+            retryAfterS: 1,
+          });
+    }
+    if (!reply.done) {
+      throw new DomainError(
+        'rejected',
+        `the robot answered that it did not stop: ${reply.detail || 'no reason given'}`,
+        {
+          subject: 'robot',
+          details: { ...details, stop_kept_for_delivery: false },
+        },
+      );
+    }
+    return {
+      commandId: pending.stop.commandId,
+      latchId: reply.latchId,
+      detail: reply.detail,
+      answeredAtMs: this.#clock.epochMs(),
+    };
+  }
+
+  /** A stop of the same robot and mode that is still on its way is joined, not doubled. */
+  #enqueue({ robot, mode, reason, requestedBy, traceId }: TriggerRequest): { pending: Pending; isNew: boolean } {
+    for (const pending of this.#pending.values()) {
+      const { stop } = pending;
+      if (stop.tenantId === robot.tenantId && stop.robotId === robot.robotId && stop.mode === mode)
+        return { pending, isNew: false };
+    }
+    const oldest = this.#pending.size >= PENDING_MAX ? this.#pending.keys().next().value : undefined;
+    if (oldest !== undefined) {
+      this.#log.error({ commandId: oldest, pendingMax: PENDING_MAX }, 'failsafe.pending_stop_dropped');
+      this.#pending.delete(oldest);
+    }
+    const { tenantId, robotId } = robot;
+    const commandId = newId('cmd');
+    const issuedAtMs = this.#clock.epochMs();
+    const stop: PendingStop = { commandId, tenantId, robotId, mode, reason, requestedBy, traceId, issuedAtMs };
+    const pending: Pending = {
+      stop,
+      startedMs: this.#clock.monotonicMs(),
+      sentMs: Number.NEGATIVE_INFINITY,
+      waiters: [],
+    };
+    this.#pending.set(commandId, pending);
+    return { pending, isNew: true };
+  }
+
+  #waitFor(pending: Pending): { promise: Promise<outrider.v1.CommandReply | undefined>; stop(): void } {
+    let settle: (reply: outrider.v1.CommandReply | undefined) => void = () => undefined;
+    const promise = new Promise<outrider.v1.CommandReply | undefined>((resolve) => {
+      settle = resolve;
+    });
+    pending.waiters.push(settle);
+    const timer = setTimeout(() => settle(undefined), this.#answerTimeoutMs);
+    return {
+      promise,
+      stop: () => {
+        clearTimeout(timer);
+        pending.waiters = pending.waiters.filter((waiter) => waiter !== settle);
+      },
+    };
+  }
+
+  async #send(pending: Pending): Promise<void> {
+    const { stop } = pending;
+    pending.sentMs = this.#clock.monotonicMs();
+    const payload = outrider.v1.FailsafeTrigger.encode(stop).finish();
+    try {
+      await this.#bus.publish(downTopic(stop, 'failsafe'), payload);
+    } catch (error) {
+      this.#log.warn({ robotId: stop.robotId, commandId: stop.commandId, err: error }, 'failsafe.publish_failed');
+    }
+  }
+
+  #resend(matches: (stop: PendingStop) => boolean, quietMs: number): void {
+    const nowMs = this.#clock.monotonicMs();
+    for (const pending of this.#pending.values())
+      if (nowMs - pending.sentMs >= quietMs && matches(pending.stop)) void this.#send(pending);
+  }
+
+  #answered(device: string, reply: outrider.v1.CommandReply): void {
+    const pending = this.#pending.get(reply.commandId);
+    if (!pending || deviceName(pending.stop) !== device) return;
+    this.#pending.delete(reply.commandId);
+    const durationMs = this.#clock.monotonicMs() - pending.startedMs;
+    const { robotId, commandId, mode } = pending.stop;
+    this.#log.info(
+      { robotId, commandId, mode, done: reply.done, latchId: reply.latchId, durationMs },
+      'failsafe.answered',
+    );
+    this.#write(
+      pending.stop,
+      'failsafe.answer',
+      reply.done ? 'done' : 'refused',
+      { latch_id: reply.latchId, detail: reply.detail },
+      durationMs,
+    );
+    for (const waiter of pending.waiters) waiter(reply);
+  }
+
+  #write(stop: PendingStop, action: string, outcome: string, more: Record<string, unknown>, durationMs?: number): void {
+    this.#audit
+      .append({
+        tenantId: stop.tenantId,
+        subject: stop.requestedBy,
+        action,
+        outcome,
+        requestId: stop.traceId,
+        details: { command_id: stop.commandId, robot_id: stop.robotId, stop, ...more },
+        ...(durationMs === undefined ? {} : { durationMs }),
+        atMs: this.#clock.epochMs(),
+      })
+      .catch((error: unknown) =>
+        this.#log.error({ err: error, commandId: stop.commandId, action }, 'audit.write_failed'),
+      );
+  }
+
+  async #restore(): Promise<void> {
+    try {
+      for (const stop of await this.#store.unansweredStops(PENDING_MAX)) {
+        if (this.#pending.has(stop.commandId)) continue;
+        this.#pending.set(stop.commandId, {
+          stop,
+          startedMs: this.#clock.monotonicMs(),
+          sentMs: Number.NEGATIVE_INFINITY,
+          waiters: [],
+        });
+      }
+    } catch (error) {
+      this.#log.error({ err: error }, 'failsafe.restore_failed');
+    }
+  }
+}
