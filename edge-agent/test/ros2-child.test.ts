@@ -1,18 +1,23 @@
+import { fork } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { createLogger } from '@outrider/shared/log';
 import { Backoff } from '@outrider/shared/service';
 import { type Sample, sampleFlagNames } from '@outrider/shared/telemetry';
 import { systemClock } from '@outrider/shared/time';
 import t, { type Test } from 'tap';
-import { ros2TopicSchema } from '../src/sources/options.ts';
+import { createSource } from '../src/sources/create-source.ts';
+import { ros2SourceSchema, ros2TopicSchema } from '../src/sources/options.ts';
 import { type Ros2Options, Ros2Source } from '../src/sources/ros2.ts';
+import type { Ros2ChildReport } from '../src/sources/ros2-protocol.ts';
 import type { SourceStatus } from '../src/sources/source.ts';
 import { type StubFaults, type StubScenario, writeStub } from './ros2-stub.ts';
 
 const JOINTS = ros2TopicSchema.parse({ topic: '/joint_states', type: 'sensor_msgs/msg/JointState', rate_hz: 50 });
 const IMU = ros2TopicSchema.parse({ topic: '/imu', type: 'sensor_msgs/Imu', stream: 'body_imu', qos: 'default' });
+const CHILD_FILE = fileURLToPath(new URL('../src/sources/ros2-child.js', import.meta.url));
 const WAIT_MS = 20_000;
 
 /** A JointState as a little-endian writer makes it: one joint `a` at 1.5 rad, one velocity -0. */
@@ -250,6 +255,63 @@ t.test('a killed child is failed at once and started again; nothing in a callbac
   await rig.until('samples from a second child', () => pidsOf(stub).length === 2 && rig.samples.length > before + 3);
   await rig.stop();
   t.strictSame(pidsOf(stub).filter(isAlive), [], 'no child stays behind');
+});
+
+t.test('a child whose parent dies ends by itself', async (t) => {
+  const dir = folder(t);
+  writeStub(dir, { payloads: [[JOINT_STATE.toString('base64')]], everyMs: 5 });
+  const child = fork(CHILD_FILE, [], {
+    serialization: 'advanced',
+    stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
+    execArgv: [],
+  });
+  t.teardown(() => child.kill('SIGKILL'));
+  const ended = new Promise((resolve) => child.once('exit', (code, signal) => resolve({ code, signal })));
+  const { topic, type, qos } = JOINTS;
+  const rclnodejsFrom = join(dir, 'package.json');
+  child.send({ kind: 'start', nodeName: 'n', sourcedDistro: 'jazzy', topics: [{ topic, type, qos }], rclnodejsFrom });
+  await new Promise<void>((resolve) => {
+    child.on('message', ({ kind }: Ros2ChildReport) => {
+      if (kind === 'messages') resolve();
+    });
+  });
+  child.disconnect(); // What the kernel does for a parent that was killed.
+  t.strictSame(await ended, { code: 0, signal: null });
+});
+
+t.test('settings become the source they describe', async (t) => {
+  const dir = folder(t);
+  const settings = ros2SourceSchema.parse({
+    type: 'ros2',
+    setup: 'setup.bash',
+    domain_id: 7,
+    rclnodejs_dir: '.',
+    topics: [{ topic: '/joint_states', type: 'sensor_msgs/msg/JointState' }],
+  });
+  writeFileSync(join(dir, 'setup.bash'), 'export ROS_DISTRO=jazzy');
+  writeStub(dir, { payloads: [[JOINT_STATE.toString('base64')]] });
+  const controller = new AbortController();
+  const sample = await new Promise<Sample>((resolve, reject) => {
+    const source = createSource(
+      settings,
+      { baseDir: dir, env: { PATH: '/usr/bin:/bin' } },
+      {
+        log: createLogger('test', 'silent'),
+        clock: systemClock,
+        emit: resolve,
+        onStatus: ({ state, message }) => state === 'failed' && reject(new Error(message)),
+      },
+    );
+    t.teardown(() => controller.abort());
+    source.run(controller.signal).catch(reject);
+  });
+  t.equal(sample.layout.stream, '/joint_states');
+  const twins = [JOINTS, JOINTS].map(() => ({ topic: '/a', type: 'sensor_msgs/msg/Imu' }));
+  t.throws(() => ros2SourceSchema.parse({ ...settings, topics: twins }), /stream '\/a' is used twice/);
+  t.throws(
+    () => ros2SourceSchema.parse({ ...settings, topics: [{ topic: 'a', type: 'sensor_msgs/msg/Imu' }] }),
+    /full ROS topic name/,
+  );
 });
 
 t.test('a flood is cut to the bound of the channel, and what was cut is counted', async (t) => {

@@ -155,3 +155,55 @@ export const csvMappingSchema = z.strictObject({
   streams: z.array(csvStream).min(1).max(64),
 });
 export type CsvMapping = z.infer<typeof csvMappingSchema>;
+
+/** A source as edge.yaml names it: live ROS 2 topics. Relative paths are relative to edge.yaml. */
+export const ros2SourceSchema = z
+  .strictObject({
+    type: z.literal('ros2'),
+    /** Name in status and logs. */
+    name: z.string().min(1).max(64).default('ros2'),
+    /** The setup.bash to source. Without it the agent must have been started from a sourced shell. */
+    setup: z.string().min(1).optional(),
+    /** Refuse any other distribution, so that an upgrade of the machine is noticed. Any by default. */
+    distro: z
+      .string()
+      .regex(/^[a-z]+$/)
+      .optional(),
+    /** ROS_DOMAIN_ID. Default: the sourced environment's. */
+    domain_id: z.number().int().min(0).max(232).optional(),
+    node_name: z
+      .string()
+      .regex(/^[A-Za-z][A-Za-z0-9_]*$/, 'must be a ROS node name: letters, digits and _')
+      .default('outrider_edge'),
+    /** Folder whose node_modules holds rclnodejs, when it was installed apart from the agent. */
+    rclnodejs_dir: z.string().min(1).optional(),
+    topics: z.array(ros2TopicSchema).min(1).max(64),
+  })
+  .superRefine(({ topics }, context) => refuseTwins(topics, context));
+export type Ros2SourceSettings = z.infer<typeof ros2SourceSchema>;
+
+/** A source as edge.yaml names it: a recording. Relative paths are relative to edge.yaml. */
+export const replaySourceSchema = z
+  .strictObject({
+    type: z.literal('replay'),
+    /** Name in status and logs. */
+    name: z.string().min(1).max(64).default('replay'),
+    /** A rosbag2 `.mcap` or `.db3` file, or a `.csv` with `columns`. */
+    file: z.string().min(1),
+    /** Recorded seconds per second; 0: as fast as the outbox takes them. */
+    speed: z.number().min(0).max(10_000).default(1),
+    /** Start again at the end. The stamps stay the recorded ones. */
+    loop: z.boolean().default(false),
+    topics: z.array(replayTopicSchema).min(1).max(256).optional(),
+    columns: csvMappingSchema.optional(),
+  })
+  .superRefine(({ topics = [] }, context) => refuseTwins(topics, context));
+export type ReplaySourceSettings = z.infer<typeof replaySourceSchema>;
+
+/** Two topics in one stream would mix their samples. */
+function refuseTwins(topics: readonly { readonly stream: string }[], context: z.RefinementCtx): void {
+  topics.forEach(({ stream }, i) => {
+    if (topics.findIndex((other) => other.stream === stream) < i)
+      context.addIssue({ code: 'custom', message: `stream '${stream}' is used twice`, path: ['topics', i, 'stream'] });
+  });
+}
