@@ -357,7 +357,6 @@ export class McuLink {
     const before = this.#hello;
     if (before?.bootNonce === hello.bootNonce && this.#mapper !== undefined) return;
     this.#stopHello();
-    this.#parser.expectRestart();
     this.#clock.reset();
     this.#clock.roundTrip(hello.hostMonoUs, hello.mcuUs);
     this.#mapper = new SampleMapper(hello, this.#clock, before);

@@ -69,11 +69,6 @@ export class FrameParser {
     }
   }
 
-  /** Forgets the expected sequence number: the sender has restarted, and that is known. */
-  expectRestart(): void {
-    this.#nextSequence = undefined;
-  }
-
   #keep(piece: Uint8Array): void {
     if (this.#skipping) return;
     if (this.#pendingBytes + piece.length > ENCODED_BYTES_MAX) {

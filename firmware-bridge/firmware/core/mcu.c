@@ -74,7 +74,6 @@ static bool on_hello(omcu *mcu, const omcu_frame *frame) {
     mcu->is_gate_open = false;
     mcu->has_motion_command = false;
     mcu->has_stop_command = false;
-    omcu_receiver_expect_restart(&mcu->receiver);
     mcu->baud = omcu_get_u32(frame->payload + 12);
     omcu_fit_rates(mcu);
     actuate(mcu);
@@ -145,7 +144,7 @@ static omcu_nack arm(omcu *mcu, const omcu_frame *frame) {
   mcu->armed_epoch = omcu_get_u64(frame->payload + 8);
   mcu->state = OMCU_ARMED;
   mcu->stop_reason = OMCU_REASON_NONE;
-  mcu->was_gate_open = false;
+  mcu->was_gate_open = mcu->is_gate_open && mcu->host_epoch == mcu->armed_epoch;
   mcu->has_setpoints = false;
   actuate(mcu);
   return OMCU_NACK_NONE;

@@ -91,10 +91,6 @@ void omcu_receiver_reset(omcu_receiver *receiver) {
   memset(receiver, 0, sizeof *receiver);
 }
 
-void omcu_receiver_expect_restart(omcu_receiver *receiver) {
-  receiver->has_sequence = false;
-}
-
 static void count_sequence(omcu_receiver *receiver, uint32_t sequence) {
   if (receiver->has_sequence) {
     const uint32_t hole = sequence - receiver->next_sequence;

@@ -66,9 +66,6 @@ typedef struct {
 
 void omcu_receiver_reset(omcu_receiver *receiver);
 
-/** Forgets the expected sequence number: the sender is known to have restarted. [FB-8] */
-void omcu_receiver_expect_restart(omcu_receiver *receiver);
-
 void omcu_receive(omcu_receiver *receiver, const uint8_t *bytes, size_t length, omcu_frame_handler handler,
                   void *context);
 
