@@ -152,13 +152,20 @@ export class CsvPlayback implements Playback {
       return Number.isNaN(ms) ? undefined : BigInt(ms) * 1_000_000n;
     }
     const startNs = BigInt(Date.parse(this.#mapping.start)) * 1_000_000n;
-    if (/^[+-]?\d{1,19}$/.test(text)) return startNs + BigInt(text) * BigInt(NS_PER_UNIT[unit]);
+    const sinceStartNs = /^[+-]?\d{1,19}$/.test(text)
+      ? BigInt(text) * BigInt(NS_PER_UNIT[unit])
+      : this.#fractionNs(text, NS_PER_UNIT[unit]);
+    if (sinceStartNs === undefined) return undefined;
+    const atNs = startNs + sinceStartNs;
+    return BigInt.asIntN(64, atNs) === atNs ? atNs : undefined;
+  }
+
+  /** Whole and fraction apart: 1700000000.123456 s has more digits than a double keeps in nanoseconds. */
+  #fractionNs(text: string, nsPerUnit: number): bigint | undefined {
     const value = this.#number(text);
-    if (value === undefined || !Number.isFinite(value) || Math.abs(value) * NS_PER_UNIT[unit] > 9e18) return undefined;
+    if (value === undefined || !Number.isFinite(value)) return undefined;
     const whole = Math.trunc(value);
-    return (
-      startNs + BigInt(whole) * BigInt(NS_PER_UNIT[unit]) + BigInt(Math.round((value - whole) * NS_PER_UNIT[unit]))
-    );
+    return BigInt(whole) * BigInt(nsPerUnit) + BigInt(Math.round((value - whole) * nsPerUnit));
   }
 
   #plans(labels: readonly string[] | undefined, width: number): readonly StreamPlan[] {

@@ -79,7 +79,7 @@ class IndexedMcap implements Recording {
     try {
       for await (const message of this.#reader.readMessages({ topics })) {
         const topic = this.#topicsById.get(message.channelId);
-        if (topic && wants(topic)) yield { topic, logTimeNs: message.logTime, payload: message.data };
+        if (topic && wants(topic)) yield { topic, logTimeNs: checkedTime(message.logTime), payload: message.data };
       }
     } catch (error) {
       throw damaged(this.#file, 'inside', error);
@@ -124,7 +124,7 @@ class StreamedMcap implements Recording {
       else if (record.type === 'Channel') topics.set(record.id, topicOf(record, schemas.get(record.schemaId)));
       else if (record.type === 'Message') {
         const topic = topics.get(record.channelId);
-        if (topic && wants(topic)) yield { topic, logTimeNs: record.logTime, payload: record.data };
+        if (topic && wants(topic)) yield { topic, logTimeNs: checkedTime(record.logTime), payload: record.data };
       }
     }
   }
@@ -171,6 +171,15 @@ function topicOf(
   schema: McapTypes.TypedMcapRecords['Schema'] | undefined,
 ): RecordedTopic {
   return { topic: channel.topic, type: schema?.name ?? '', encoding: channel.messageEncoding };
+}
+
+/** MCAP counts in 64 bits without a sign, we with one: that ends in 2262. */
+function checkedTime(logTimeNs: bigint): bigint {
+  if (BigInt.asIntN(64, logTimeNs) !== logTimeNs)
+    throw new DomainError('invalid', `a message claims to be from ${logTimeNs} ns after 1970`, {
+      subject: 'recording',
+    });
+  return logTimeNs;
 }
 
 function checkedSize(size: bigint): number {
