@@ -1,5 +1,7 @@
 import type { DeviceIdentity } from '@outrider/shared/ids';
 import type { outrider } from '@outrider/shared/messages';
+import type { UpChannel } from '@outrider/shared/protocol/topics';
+import type { Service } from '@outrider/shared/service';
 
 /** Stops what the call that returned it started. Calling it twice is harmless. */
 export type Unsubscribe = () => void;
@@ -7,7 +9,7 @@ export type Unsubscribe = () => void;
 /** What a robot's connection is known to be. */
 export interface PresenceChange {
   readonly device: DeviceIdentity;
-  readonly report: outrider.v1.IPresenceReport;
+  readonly report: outrider.v1.PresenceReport;
 }
 
 export interface PublishOptions {
@@ -29,6 +31,21 @@ export interface DeviceBus {
   onPresence(listener: (change: PresenceChange) => void): Unsubscribe;
   /** Whether the robot has a live session, as far as this process can know. */
   connected(device: DeviceIdentity): boolean;
-  /** Ends the robot's live session. On an external broker it does what can be done from a client: nothing now. */
+  /** Ends the robot's live session. On an external broker this cannot be done from a client; it is logged there. */
   disconnect(device: DeviceIdentity, reason: string): Promise<void>;
+}
+
+/** A message of a robot, its identity taken from its topic, whose rights the broker has checked. */
+export interface UplinkMessage {
+  readonly device: DeviceIdentity;
+  readonly channel: Exclude<UpChannel, 'reply'> | 'presence';
+  readonly payload: Uint8Array;
+}
+
+/** A bus as the program's composition sees it. */
+export interface UplinkBus extends DeviceBus, Service {
+  /** Who takes what the robots send. Must not block or throw. Set once, before `run`. */
+  setUplinkHandler(handler: (message: UplinkMessage) => void): void;
+  /** Tells the presence listeners, once the change is stored. */
+  notifyPresence(change: PresenceChange): void;
 }

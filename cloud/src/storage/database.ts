@@ -66,3 +66,9 @@ export function sqlState(error: unknown): string | undefined {
   if (typeof code === 'string' && /^[0-9A-Z]{5}$/.test(code)) return code;
   return 'cause' in error ? sqlState(error.cause) : undefined;
 }
+
+/** Whether the database refused the data itself, so that trying the same again is vain. */
+export function isDataError(error: unknown): boolean {
+  const state = sqlState(error) ?? '';
+  return ['21', '22', '23'].includes(state.slice(0, 2)) || state.startsWith('54');
+}

@@ -1,0 +1,45 @@
+import type { Logger } from '@outrider/shared/log';
+import type { Registry } from 'prom-client';
+import type { CertificateAuthority } from '../certificates/authority.ts';
+import type { CertificateRegistry } from '../certificates/registry.ts';
+import { BrokerMetrics } from './broker-metrics.ts';
+import { EmbeddedBroker } from './embedded-broker.ts';
+import { MqttClientBus } from './mqtt-client-bus.ts';
+
+export interface BusParts {
+  /** Absent: a broker in this process. */
+  readonly mqttUrl?: string;
+  readonly host: string;
+  /** 0: any free port. */
+  readonly port: number;
+  /** More names of this server in its certificate. */
+  readonly serverNames: readonly string[];
+  readonly authority: CertificateAuthority;
+  readonly certificates: CertificateRegistry;
+  readonly metrics: Registry;
+  readonly log: Logger;
+}
+
+/** Makes the line to the robots. Start it once telemetry is served on it, so that nothing arrives unheard. */
+export async function openBus(parts: BusParts): Promise<EmbeddedBroker | MqttClientBus> {
+  const { authority, certificates, log } = parts;
+  if (parts.mqttUrl !== undefined) {
+    const client = await authority.cloudClientCertificate();
+    return new MqttClientBus({ url: parts.mqttUrl, client, caPem: authority.caPem, log });
+  }
+  const broker = new EmbeddedBroker({
+    host: parts.host,
+    port: parts.port,
+    server: await authority.serverCertificate(parts.serverNames),
+    caPem: authority.caPem,
+    verify: (device, fingerprint) => certificates.verify(device, fingerprint),
+    metrics: new BrokerMetrics(parts.metrics),
+    log,
+  });
+  certificates.onRevoked((robotPk) => {
+    broker.disconnectRobot(robotPk, 'certificate is revoked').catch((error: unknown) => {
+      log.error({ err: error }, 'broker.disconnect_failed');
+    });
+  });
+  return broker;
+}

@@ -1,0 +1,141 @@
+import { DomainError } from '@outrider/shared/errors';
+import { type DeviceIdentity, deviceName } from '@outrider/shared/ids';
+import type { Logger } from '@outrider/shared/log';
+import type { Clock, EpochMs } from '@outrider/shared/time';
+import type { Database } from '../storage/database.ts';
+import type { RobotRef } from '../telemetry/ports.ts';
+import type { CertificateAuthority } from './authority.ts';
+import { readSigningRequest } from './signing-request.ts';
+import { fingerprint } from './x509.ts';
+
+const VALID_DAYS_DEFAULT = 90;
+
+/** A certificate as it was given to a robot. */
+export interface IssuedCertificate {
+  readonly serialNumber: string;
+  readonly certificatePem: string;
+  readonly caPem: string;
+  readonly expiresAt: EpochMs;
+}
+
+export type CertificateVerdict =
+  | { readonly kind: 'accepted'; readonly robot: RobotRef; readonly expiresAt: EpochMs }
+  | { readonly kind: 'refused'; readonly reason: string };
+
+export interface RegistryOptions {
+  readonly database: Database;
+  readonly authority: CertificateAuthority;
+  readonly clock: Clock;
+  readonly log: Logger;
+  /** How long robots' certificates are good. */
+  readonly validDays?: number;
+}
+
+/** Gives certificates to robots, takes them back, and says which are good. */
+export class CertificateRegistry {
+  readonly #options: RegistryOptions;
+  readonly #listeners = new Set<(robotPk: number) => void>();
+
+  constructor(options: RegistryOptions) {
+    this.#options = options;
+  }
+
+  get caPem(): string {
+    return this.#options.authority.caPem;
+  }
+
+  /**
+   * Certifies the key of a robot's signing request. Earlier certificates stay good until they expire or are
+   * revoked, so that a robot can change over without a gap.
+   *
+   * @throws DomainError `invalid` when the request is not usable.
+   */
+  async issueRobotCertificate(robot: RobotRef, csrPem: string): Promise<IssuedCertificate> {
+    const { authority, clock, database, log, validDays = VALID_DAYS_DEFAULT } = this.#options;
+    const publicKey = await readSigningRequest(csrPem);
+    const certificate = await authority.signRobot(deviceName(robot), publicKey, validDays);
+    const expiresAt = certificate.notAfter.getTime() as EpochMs;
+    await database.query(
+      `insert into robot_certificate (serial_number, robot_pk, fingerprint_sha256, issued_at, expires_at)
+       values ($1, $2, $3, to_timestamp($4::float8 / 1000), to_timestamp($5::float8 / 1000))`,
+      [certificate.serialNumber, robot.robotPk, await fingerprint(certificate), clock.epochMs(), expiresAt],
+    );
+    log.info({ robotId: robot.robotId, serialNumber: certificate.serialNumber }, 'certificate.issued');
+    return {
+      serialNumber: certificate.serialNumber,
+      certificatePem: certificate.toString('pem'),
+      caPem: authority.caPem,
+      expiresAt,
+    };
+  }
+
+  /**
+   * Takes back one certificate of a robot. Its live session ends at once.
+   *
+   * @throws DomainError `not_found`
+   */
+  async revokeCertificate(robotPk: number, serialNumber: string, reason: string): Promise<void> {
+    const rows = await this.#revoke('robot_pk = $3 and serial_number = $4', [robotPk, serialNumber], reason);
+    if (rows === 0) throw new DomainError('not_found', 'no such certificate', { subject: 'certificate' });
+  }
+
+  /** Takes back every certificate of a robot. Its live session ends at once. @returns How many there were. */
+  async revokeRobotCertificates(robotPk: number, reason: string): Promise<number> {
+    return await this.#revoke('robot_pk = $3', [robotPk], reason);
+  }
+
+  /** Hears of revocations made by this process. Others show at the broker's regular check. */
+  onRevoked(listener: (robotPk: number) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  /** Whether a session under this certificate may live now. The TLS layer has checked its signature already. */
+  async verify(device: DeviceIdentity, fingerprintSha256: string): Promise<CertificateVerdict> {
+    const [row] = await this.#options.database.query<{
+      robot_pk: number;
+      expires_at: Date;
+      revoked_at: Date | null;
+      deregistered_at: Date | null;
+      is_named: boolean;
+    }>(
+      `select r.robot_pk, c.expires_at, c.revoked_at, r.deregistered_at,
+              (r.tenant_id = $2 and r.robot_id = $3) as is_named
+         from robot_certificate c join robot r using (robot_pk) where c.fingerprint_sha256 = $1`,
+      [fingerprintSha256, device.tenantId, device.robotId],
+    );
+    if (!row) return { kind: 'refused', reason: 'certificate is not on record' };
+    if (!row.is_named) return { kind: 'refused', reason: 'certificate belongs to another robot' };
+    if (row.revoked_at) return { kind: 'refused', reason: 'certificate is revoked' };
+    if (row.deregistered_at) return { kind: 'refused', reason: 'robot is deregistered' };
+    const expiresAt = row.expires_at.getTime() as EpochMs;
+    if (expiresAt <= this.#options.clock.epochMs()) return { kind: 'refused', reason: 'certificate has expired' };
+    return { kind: 'accepted', robot: { robotPk: row.robot_pk, ...device }, expiresAt };
+  }
+
+  /** The signed list of revoked certificates that have not expired, PEM: for an external broker. */
+  async revocationListPem(): Promise<string> {
+    const rows = await this.#options.database.query<{ serial_number: string; revoked_at: Date }>(
+      `select serial_number, revoked_at from robot_certificate
+        where revoked_at is not null and expires_at > to_timestamp($1::float8 / 1000) order by revoked_at`,
+      [this.#options.clock.epochMs()],
+    );
+    return await this.#options.authority.revocationList(
+      rows.map((row) => ({ serialNumber: row.serial_number, revokedAtMs: row.revoked_at.getTime() })),
+    );
+  }
+
+  async #revoke(where: string, values: readonly unknown[], reason: string): Promise<number> {
+    const rows = await this.#options.database.query<{ robot_pk: number; serial_number: string }>(
+      `update robot_certificate
+          set revoked_at = coalesce(revoked_at, to_timestamp($1::float8 / 1000)), revoked_reason = coalesce(revoked_reason, $2)
+        where ${where} returning robot_pk, serial_number`,
+      [this.#options.clock.epochMs(), reason, ...values],
+    );
+    for (const row of rows) this.#options.log.info({ serialNumber: row.serial_number, reason }, 'certificate.revoked');
+    for (const robotPk of new Set(rows.map((row) => row.robot_pk))) {
+      for (const listener of this.#listeners) listener(robotPk);
+    }
+    return rows.length;
+  }
+}

@@ -1,0 +1,215 @@
+import { decodeBlock, sampleAt } from '@outrider/shared/protocol/block';
+import type { StreamKind } from '@outrider/shared/telemetry';
+import type { EpochMs } from '@outrider/shared/time';
+import { selectRows } from '../telemetry/block-rows.ts';
+import type {
+  HistoryBlock,
+  HistoryQuery,
+  LatestSample,
+  ShadowEntry,
+  StoredEvent,
+  StoredGap,
+  StreamCount,
+  TelemetryReader,
+} from '../telemetry/ports.ts';
+import type { Queryable } from './database.ts';
+
+/** Blocks fetched at a time while history is read. */
+const PAGE_BLOCKS = 64;
+const EVENTS_DEFAULT = 100;
+const GAPS_DEFAULT = 1000;
+/** Bounds of timestamptz that JavaScript can also say; "for ever" in a query. */
+const FIRST_MS = Date.UTC(1970, 0, 1);
+const LAST_MS = Date.UTC(9999, 0, 1);
+const DAY_MS = 86_400_000;
+
+const ms = (at: Date): EpochMs => at.getTime() as EpochMs;
+
+interface BlockRow {
+  readonly epoch: string;
+  readonly seq: number;
+  readonly recorded_at: Date;
+  readonly ingested_at: Date;
+  readonly boot_id: string;
+  readonly body: Uint8Array;
+}
+
+/** Reads telemetry, newest values, events and gaps. */
+export class SqlTelemetryStore implements TelemetryReader {
+  readonly #database: Queryable;
+
+  constructor(database: Queryable) {
+    this.#database = database;
+  }
+
+  async latest(robotPk: number): Promise<LatestSample[]> {
+    const rows = await this.#database.query<{
+      stream: string;
+      kind: StreamKind;
+      recorded_at: Date;
+      ingested_at: Date;
+      body: Uint8Array;
+    }>('select stream, kind, recorded_at, ingested_at, body from latest_sample where robot_pk = $1 order by stream', [
+      robotPk,
+    ]);
+    return rows.map((row) => ({
+      stream: row.stream,
+      kind: row.kind,
+      recordedAt: ms(row.recorded_at),
+      ingestedAt: ms(row.ingested_at),
+      sample: sampleAt(decodeBlock(row.body), 0),
+    }));
+  }
+
+  async shadow(robotPk: number): Promise<ShadowEntry[]> {
+    const rows = await this.#database.query<{ key: string; at: Date; ingested_at: Date; value: unknown }>(
+      'select key, at, ingested_at, value from robot_shadow where robot_pk = $1 order by key',
+      [robotPk],
+    );
+    return rows.map((row) => ({ key: row.key, at: ms(row.at), ingestedAt: ms(row.ingested_at), value: row.value }));
+  }
+
+  async *history(query: HistoryQuery): AsyncIterable<HistoryBlock> {
+    const fromMs = Math.max(FIRST_MS, query.fromMs ?? FIRST_MS);
+    const toMs = Math.min(LAST_MS, query.toMs ?? LAST_MS);
+    let left = query.limit ?? Number.POSITIVE_INFINITY;
+    let after: BlockRow | undefined;
+    while (left > 0) {
+      const rows = await this.#page(query, fromMs, toMs, after);
+      for (const row of rows) {
+        const block = selectRows(decodeBlock(row.body), fromMs, toMs, ms(row.ingested_at), left, query.newestFirst);
+        if (!block) continue;
+        left -= block.count;
+        yield {
+          ...block,
+          recordedAt: ms(row.recorded_at),
+          ingestedAt: ms(row.ingested_at),
+          epoch: row.epoch,
+          seq: row.seq,
+          bootId: row.boot_id,
+        };
+        if (left <= 0) return;
+      }
+      after = rows.at(-1);
+      if (rows.length < PAGE_BLOCKS || !after) return;
+    }
+  }
+
+  /**
+   * One page of blocks that touch the range. A block starts at most a day before it ends, so `recorded_at` is
+   * bounded and partitions are skipped; the few longer ones have an index of their own.
+   */
+  async #page(query: HistoryQuery, fromMs: number, toMs: number, after: BlockRow | undefined): Promise<BlockRow[]> {
+    const [past, order] = query.newestFirst ? ['<', 'desc'] : ['>', 'asc'];
+    const columns = 'epoch, seq, recorded_at, ingested_at, boot_id, body';
+    const common = `robot_pk = $1 and ($2::text[] is null or kind = any($2::text[]))
+      and ($3::text[] is null or stream = any($3::text[]))
+      and recorded_at <= to_timestamp($5::float8 / 1000) and recorded_until >= to_timestamp($4::float8 / 1000)
+      and ($7::float8 is null or (recorded_at, epoch, seq) ${past} (to_timestamp($7::float8 / 1000), $8::text, $9::int8))`;
+    const page = `order by recorded_at ${order}, epoch ${order}, seq ${order} limit ${PAGE_BLOCKS}`;
+    const isLong = `(recorded_until - recorded_at) > interval '1 day'`;
+    return await this.#database.query<BlockRow>(
+      `select * from (
+         (select ${columns} from telemetry_block
+           where ${common} and not ${isLong} and recorded_at >= to_timestamp($6::float8 / 1000) ${page})
+         union all
+         (select ${columns} from telemetry_block where ${common} and ${isLong} ${page})
+       ) as found ${page}`,
+      [
+        query.robotPk,
+        query.kinds ? [...query.kinds] : null,
+        query.streams ? [...query.streams] : null,
+        fromMs,
+        toMs,
+        fromMs - DAY_MS,
+        after ? after.recorded_at.getTime() : null,
+        after?.epoch ?? null,
+        after?.seq ?? null,
+      ],
+    );
+  }
+
+  async counts(
+    robotPk: number,
+    range: { readonly fromMs?: EpochMs; readonly toMs?: EpochMs } = {},
+  ): Promise<StreamCount[]> {
+    const rows = await this.#database.query<{
+      stream: string;
+      kind: StreamKind;
+      samples: number;
+      blocks: number;
+      first_at: Date;
+      last_at: Date;
+    }>(
+      `select stream, kind, sum(sample_count)::int8 as samples, count(*)::int8 as blocks, min(recorded_at) as first_at,
+              max(recorded_until) as last_at
+         from telemetry_block
+        where robot_pk = $1 and recorded_at >= to_timestamp($2::float8 / 1000)
+          and recorded_at <= to_timestamp($3::float8 / 1000)
+        group by stream, kind order by stream, kind`,
+      [robotPk, range.fromMs ?? FIRST_MS, range.toMs ?? LAST_MS],
+    );
+    return rows.map(({ stream, kind, samples, blocks, first_at, last_at }) => ({
+      stream,
+      kind,
+      samples,
+      blocks,
+      firstAt: ms(first_at),
+      lastAt: ms(last_at),
+    }));
+  }
+
+  async gaps(robotPk: number, limit: number = GAPS_DEFAULT): Promise<StoredGap[]> {
+    const rows = await this.#database.query<{
+      epoch: string;
+      lane: number;
+      seq_from: number;
+      seq_to: number;
+      reason: string;
+      sample_count: number;
+      from_at: Date;
+      to_at: Date;
+    }>(
+      `select epoch, lane, seq_from, seq_to, reason, sample_count, from_at, to_at from telemetry_gap
+        where robot_pk = $1 order by ingested_at desc, seq_from desc limit $2`,
+      [robotPk, limit],
+    );
+    return rows.map((row) => ({
+      epoch: row.epoch,
+      lane: row.lane,
+      seqFrom: row.seq_from,
+      seqTo: row.seq_to,
+      reason: row.reason,
+      samples: row.sample_count,
+      fromAt: ms(row.from_at),
+      toAt: ms(row.to_at),
+    }));
+  }
+
+  async events(
+    robotPk: number,
+    query: { readonly types?: readonly string[]; readonly limit?: number } = {},
+  ): Promise<StoredEvent[]> {
+    const rows = await this.#database.query<{
+      event_id: string;
+      type: string;
+      occurred_at: Date;
+      ingested_at: Date;
+      trace_id: string;
+      payload: unknown;
+    }>(
+      `select event_id, type, occurred_at, ingested_at, trace_id, payload from robot_event
+        where robot_pk = $1 and ($2::text[] is null or type = any($2::text[]))
+        order by occurred_at desc, seq desc limit $3`,
+      [robotPk, query.types ? [...query.types] : null, query.limit ?? EVENTS_DEFAULT],
+    );
+    return rows.map((row) => ({
+      eventId: row.event_id,
+      type: row.type,
+      occurredAt: ms(row.occurred_at),
+      ingestedAt: ms(row.ingested_at),
+      traceId: row.trace_id,
+      payload: row.payload,
+    }));
+  }
+}

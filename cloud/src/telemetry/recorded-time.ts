@@ -1,0 +1,45 @@
+import type { DecodedBlock } from '@outrider/shared/protocol/block';
+
+const SANE_FROM_MS = Date.UTC(2000, 0, 1);
+/** How far ahead of ours a robot's clock may be before we do not believe it. */
+const AHEAD_MS_MAX = 5 * 60_000;
+const NS_PER_MS = 1_000_000n;
+
+/** Whether a time can be when something was recorded. Old recordings are: they keep their own stamps. */
+export const isSaneTime = (atMs: number, nowMs: number): boolean =>
+  atMs >= SANE_FROM_MS && atMs <= nowMs + AHEAD_MS_MAX;
+
+/** The given time when it is sane, else the time of ingest. */
+export const saneTimeOr = (atMs: number, nowMs: number): number => (isSaneTime(atMs, nowMs) ? atMs : nowMs);
+
+/** When a sample was recorded: its stamp if that is sane, else its receive time, else now. [ms since 1970] */
+export function recordedMs(stampNs: bigint, receivedNs: bigint, nowMs: number): number {
+  if (stampNs !== 0n) {
+    const stampMs = Number(stampNs / NS_PER_MS);
+    if (isSaneTime(stampMs, nowMs)) return stampMs;
+  }
+  return saneTimeOr(Number(receivedNs / NS_PER_MS), nowMs);
+}
+
+export interface BlockSpan {
+  readonly firstMs: number;
+  readonly lastMs: number;
+  /** Row of the newest sample; of several, the last received. */
+  readonly lastRow: number;
+}
+
+/** What time a block covers. Its rows are in order of reception, which need not be the order of their stamps. */
+export function blockSpan(block: DecodedBlock, nowMs: number): BlockSpan {
+  let firstMs = Number.POSITIVE_INFINITY;
+  let lastMs = Number.NEGATIVE_INFINITY;
+  let lastRow = 0;
+  for (let row = 0; row < block.count; row += 1) {
+    const at = recordedMs(block.stampNs[row] as bigint, block.receivedNs[row] as bigint, nowMs);
+    if (at < firstMs) firstMs = at;
+    if (at >= lastMs) {
+      lastMs = at;
+      lastRow = row;
+    }
+  }
+  return { firstMs, lastMs, lastRow };
+}
