@@ -61,8 +61,10 @@ export class CommandQueue {
     return new Promise((resolve) => {
       const message: Message = { ...command, commandId };
       const pending: Pending = { message, command, resolve, attemptsLeft: this.#options.retries, timer: undefined };
+      // First, because it throws for a value that cannot stand on the line, and then nothing waits.
+      this.#options.send(pending.message);
       this.#pending.set(commandId, pending);
-      this.#transmit(commandId, pending);
+      this.#await(commandId, pending);
     });
   }
 
@@ -90,12 +92,15 @@ export class CommandQueue {
     }
   }
 
-  #transmit(id: number, pending: Pending): void {
-    this.#options.send(pending.message);
+  #await(id: number, pending: Pending): void {
     pending.timer = setTimeout(() => {
-      if (pending.attemptsLeft === 0) return this.#settle(id, { kind: 'failed', reason: 'timeout' });
+      if (pending.attemptsLeft === 0) {
+        this.#settle(id, { kind: 'failed', reason: 'timeout' });
+        return;
+      }
       pending.attemptsLeft -= 1;
-      this.#transmit(id, pending);
+      this.#options.send(pending.message);
+      this.#await(id, pending);
     }, this.#options.ackTimeoutMs);
   }
 

@@ -3,7 +3,9 @@ import { DomainError } from '@outrider/shared/errors';
 import type { Sample } from '@outrider/shared/telemetry';
 import type { Clock } from '@outrider/shared/time';
 import { type Command, type CommandOutcome, CommandQueue } from './commands.ts';
-import { FRAME_BYTES_MAX, type Frame, PROTOCOL_VERSION } from './frame.ts';
+import { FRAME_BYTES_MAX, type Frame } from './frame.ts';
+import { Handshake } from './handshake.ts';
+import { Listeners } from './listeners.ts';
 import { McuClock } from './mcu-clock.ts';
 import {
   decodeMessage,
@@ -12,7 +14,6 @@ import {
   type McuHello,
   type McuStatus,
   type Message,
-  TELEMETRY_STREAMS,
   type TelemetryStream,
 } from './messages.ts';
 import { FrameParser, type ParserStats } from './parser.ts';
@@ -73,29 +74,27 @@ export class McuLink {
   readonly #parser: FrameParser;
   readonly #writer: FrameWriter;
   readonly #commands: CommandQueue;
+  readonly #handshake: Handshake;
   /** Tells this host's run apart from another's, so that the MCU sees the change. Never 0. [FB-12] */
   readonly #session = randomInt(1, 2 ** 32 - 1);
   #hello: McuHello | undefined;
   #status: McuStatus | undefined;
   #mapper: SampleMapper | undefined;
-  #helloTimer: NodeJS.Timeout | undefined;
-  #helloWaiters: { resolve: (hello: McuHello) => void; reject: (error: Error) => void }[] = [];
   #closed = false;
   #heartbeatCounter = 0;
   #unknownTypes = 0;
   #malformed = 0;
   #unexpected = 0;
   #mcuResets = 0;
-  #otherVersion: number | undefined;
   #rttMs = Number.NaN;
   #rttMsMin = Number.NaN;
   #rttMsMax = Number.NaN;
-  readonly #onMessage = new Set<(message: Message) => void>();
-  readonly #onSample = new Set<(sample: Sample) => void>();
-  readonly #onStatus = new Set<(status: McuStatus) => void>();
-  readonly #onEcho = new Set<(echo: HeartbeatEcho) => void>();
-  readonly #onReset = new Set<(hello: McuHello) => void>();
-  readonly #onClose = new Set<(error?: Error) => void>();
+  readonly #onMessage = new Listeners<[Message]>();
+  readonly #onSample = new Listeners<[Sample]>();
+  readonly #onStatus = new Listeners<[McuStatus]>();
+  readonly #onEcho = new Listeners<[HeartbeatEcho]>();
+  readonly #onReset = new Listeners<[McuHello]>();
+  readonly #onClose = new Listeners<[error?: Error]>();
 
   constructor(options: McuLinkOptions) {
     this.#options = options;
@@ -104,10 +103,14 @@ export class McuLink {
     this.#writer = new FrameWriter((bytes) => !this.#closed && this.#port.write(bytes));
     this.#parser = new FrameParser(
       (frame) => this.#receive(frame),
-      (version) => {
-        this.#otherVersion = version;
-      },
+      (version) => this.#handshake.heardOtherVersion(version),
     );
+    this.#handshake = new Handshake({
+      sendHello: () => this.#sendHello(),
+      intervalMs: options.helloIntervalMs ?? HELLO_INTERVAL_MS,
+      timeoutMs: options.helloTimeoutMs ?? HELLO_TIMEOUT_MS,
+      stats: this.#parser.stats,
+    });
     this.#commands = new CommandQueue({
       send: (message) => this.#writer.send(message),
       ackTimeoutMs: options.ackTimeoutMs ?? ACK_TIMEOUT_MS,
@@ -127,9 +130,9 @@ export class McuLink {
     return this.#status;
   }
 
-  /** Whether the handshake is done and the port open. */
+  /** Whether the handshake is done, anew after a reset of the MCU, and the port open. */
   get isConnected(): boolean {
-    return this.#hello !== undefined && !this.#closed;
+    return this.#mapper !== undefined && !this.#closed;
   }
 
   get stats(): LinkStats {
@@ -149,32 +152,32 @@ export class McuLink {
 
   /** Every decoded message, telemetry included. @returns A function that removes the listener. */
   onMessage(listener: (message: Message) => void): () => void {
-    return added(this.#onMessage, listener);
+    return this.#onMessage.add(listener);
   }
 
   /** Telemetry as samples of the `mcu/…` streams. @returns A function that removes the listener. */
   onSample(listener: (sample: Sample) => void): () => void {
-    return added(this.#onSample, listener);
+    return this.#onSample.add(listener);
   }
 
   /** Each STATUS, before it becomes a sample. @returns A function that removes the listener. */
   onStatus(listener: (status: McuStatus) => void): () => void {
-    return added(this.#onStatus, listener);
+    return this.#onStatus.add(listener);
   }
 
   /** Each answered heartbeat: the MCU lives, and says its state. @returns A function that removes the listener. */
   onEcho(listener: (echo: HeartbeatEcho) => void): () => void {
-    return added(this.#onEcho, listener);
+    return this.#onEcho.add(listener);
   }
 
   /** The MCU was reset and has shaken hands anew. @returns A function that removes the listener. */
   onReset(listener: (hello: McuHello) => void): () => void {
-    return added(this.#onReset, listener);
+    return this.#onReset.add(listener);
   }
 
   /** The line is gone, with the reason when it broke. @returns A function that removes the listener. */
   onClose(listener: (error?: Error) => void): () => void {
-    return added(this.#onClose, listener);
+    return this.#onClose.add(listener);
   }
 
   /**
@@ -185,19 +188,7 @@ export class McuLink {
    */
   async connect(signal?: AbortSignal): Promise<McuHello> {
     if (this.#closed) throw new DomainError('offline', 'the serial port is closed; open it again');
-    const limitMs = this.#options.helloTimeoutMs ?? HELLO_TIMEOUT_MS;
-    const answered = new Promise<McuHello>((resolve, reject) => this.#helloWaiters.push({ resolve, reject }));
-    const expired = setTimeout(() => this.#failHandshake(this.#noAnswer(limitMs)), limitMs);
-    const abandon = (): void => this.#failHandshake(new DomainError('unavailable', 'the handshake was given up'));
-    signal?.addEventListener('abort', abandon, { once: true });
-    if (signal?.aborted) abandon();
-    else this.#startHello();
-    try {
-      return await answered;
-    } finally {
-      clearTimeout(expired);
-      signal?.removeEventListener('abort', abandon);
-    }
+    return await this.#handshake.run(signal);
   }
 
   /**
@@ -275,47 +266,15 @@ export class McuLink {
     return this.#commands.submit(command);
   }
 
-  #startHello(): void {
-    if (this.#helloTimer !== undefined) return;
-    const send = (): void => {
-      this.#writer.flushLine();
-      this.#writer.send({
-        kind: 'host_hello',
-        session: this.#session,
-        hostMonoUs: this.#clock.monotonicUs(),
-        baud: this.#options.baud ?? 0,
-        frameBytesMax: FRAME_BYTES_MAX,
-      });
-    };
-    this.#helloTimer = setInterval(send, this.#options.helloIntervalMs ?? HELLO_INTERVAL_MS);
-    send();
-  }
-
-  #stopHello(): void {
-    clearInterval(this.#helloTimer);
-    this.#helloTimer = undefined;
-  }
-
-  #failHandshake(error: Error): void {
-    this.#stopHello();
-    for (const waiter of this.#helloWaiters.splice(0)) waiter.reject(error);
-  }
-
-  #noAnswer(limitMs: number): DomainError {
-    if (this.#otherVersion !== undefined) {
-      const versions = `protocol ${this.#otherVersion}, this program ${PROTOCOL_VERSION}`;
-      return new DomainError('unsupported', `the MCU speaks ${versions}: update the firmware or this program`);
-    }
-    const { bytesReceived, framesOk } = this.#parser.stats;
-    const start = `no answer to HELLO within ${limitMs} ms: `;
-    if (bytesReceived === 0) {
-      return new DomainError('timeout', `${start}not one byte came; check the path, the cable and the MCU's power`);
-    }
-    if (framesOk === 0) {
-      const heard = `${bytesReceived} bytes came but no valid frame`;
-      return new DomainError('timeout', `${start}${heard}; check the baud rate and that this is the right device`);
-    }
-    return new DomainError('timeout', `${start}the MCU sends but does not hear us; check the line to it (TX)`);
+  #sendHello(): void {
+    this.#writer.flushLine();
+    this.#writer.send({
+      kind: 'host_hello',
+      session: this.#session,
+      hostMonoUs: this.#clock.monotonicUs(),
+      baud: this.#options.baud ?? 0,
+      frameBytesMax: FRAME_BYTES_MAX,
+    });
   }
 
   #receive(frame: Frame): void {
@@ -346,7 +305,7 @@ export class McuLink {
       default:
         break;
     }
-    for (const listener of this.#onMessage) listener(message);
+    this.#onMessage.tell(message);
     if (isTelemetry(message)) this.#sampleReceived(message);
   }
 
@@ -356,13 +315,12 @@ export class McuLink {
     if (hello.session !== this.#session) return;
     const before = this.#hello;
     if (before?.bootNonce === hello.bootNonce && this.#mapper !== undefined) return;
-    this.#stopHello();
     this.#clock.reset();
     this.#clock.roundTrip(hello.hostMonoUs, hello.mcuUs);
     this.#mapper = new SampleMapper(hello, this.#clock, before);
     this.#hello = hello;
-    for (const waiter of this.#helloWaiters.splice(0)) waiter.resolve(hello);
-    if (before !== undefined) for (const listener of this.#onReset) listener(hello);
+    this.#handshake.answered(hello);
+    if (before !== undefined) this.#onReset.tell(hello);
   }
 
   #mcuWasReset(): void {
@@ -370,14 +328,14 @@ export class McuLink {
     this.#mapper = undefined; // telemetry waits for the new handshake
     this.#mcuResets += 1;
     this.#commands.failAll('reset');
-    this.#startHello();
+    this.#handshake.begin();
   }
 
   #echoReceived(echo: HeartbeatEcho): void {
     this.#rttMs = this.#clock.roundTrip(echo.hostMonoUs, echo.mcuUs);
     if (!(this.#rttMs >= this.#rttMsMin)) this.#rttMsMin = this.#rttMs;
     if (!(this.#rttMs <= this.#rttMsMax)) this.#rttMsMax = this.#rttMs;
-    for (const listener of this.#onEcho) listener(echo);
+    this.#onEcho.tell(echo);
   }
 
   #answerReceived(answer: Extract<Message, { kind: 'ack' | 'nack' }>): void {
@@ -389,7 +347,7 @@ export class McuLink {
     // The HELLO that an MCU sends at boot can be lost; its STATUS then gives the reset away. [FB-24]
     if (this.#hello !== undefined && status.bootNonce !== this.#hello.bootNonce) this.#mcuWasReset();
     this.#status = status;
-    for (const listener of this.#onStatus) listener(status);
+    this.#onStatus.tell(status);
   }
 
   #sampleReceived(message: Extract<Message, { kind: TelemetryStream }>): void {
@@ -398,22 +356,14 @@ export class McuLink {
       this.#unexpected += 1;
       return;
     }
-    for (const listener of this.#onSample) listener(sample);
+    this.#onSample.tell(sample);
   }
 
   #ended(error?: Error): void {
     if (this.#closed) return;
     this.#closed = true;
     this.#commands.failAll('closed');
-    this.#failHandshake(new DomainError('offline', 'the serial port closed during the handshake', { cause: error }));
-    for (const listener of this.#onClose) listener(error);
+    this.#handshake.fail(new DomainError('offline', 'the serial port closed during the handshake', { cause: error }));
+    this.#onClose.tell(error);
   }
 }
-
-function added<T>(listeners: Set<T>, listener: T): () => void {
-  listeners.add(listener);
-  return () => listeners.delete(listener);
-}
-
-/** The streams in the order of their rates in HELLO, for settings that name one. */
-export const LINK_STREAMS = TELEMETRY_STREAMS;

@@ -40,7 +40,7 @@ export class McuClock {
   /** Wall and monotonic time of now. [ns] */
   now(): { receivedNs: bigint; receivedMonoNs: bigint } {
     return {
-      receivedNs: BigInt(this.#clock.epochMs()) * 1_000_000n,
+      receivedNs: BigInt(Math.round(this.#clock.epochMs())) * 1_000_000n,
       receivedMonoNs: BigInt(Math.round(this.#clock.monotonicMs() * 1e6)),
     };
   }
