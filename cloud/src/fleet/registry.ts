@@ -104,7 +104,7 @@ export class RobotRegistry {
 
 /** The same words for a robot that is not there and for one that is another tenant's. */
 export const noSuchRobot = (robotId: string): DomainError =>
-  new DomainError('not_found', `there is no robot '${robotId.slice(0, 64)}'`, {
+  new DomainError('not_found', `Robot with ID '${robotId.slice(0, 64)}' not found`, {
     subject: 'robot',
     details: { robot_id: robotId.slice(0, 64) },
   });

@@ -1,0 +1,167 @@
+import { DomainError, errorMessage } from '@outrider/shared/errors';
+import { createLogger } from '@outrider/shared/log';
+import { systemClock } from '@outrider/shared/time';
+import { Command, Option } from 'commander';
+import { writeMosquittoConfig } from './broker/mosquitto.ts';
+import { type ConfigName, readConfig } from './config.ts';
+import { TIERS, type Tier } from './identity/ports.ts';
+import { parseScopes, SCOPES } from './identity/principal.ts';
+import { openAdministration, serve } from './main.ts';
+import { VERSION } from './version.ts';
+
+type Given = Partial<Record<ConfigName, unknown>>;
+
+const program = new Command('outrider-cloud')
+  .description('The control plane: HTTP, MQTT broker and storage in one process.')
+  .version(VERSION)
+  .showHelpAfterError();
+
+withStorage(program.command('serve'))
+  .description('Run the control plane until SIGTERM or SIGINT.')
+  .option('--host <address>', 'address to listen on (HOST; default 127.0.0.1)')
+  .option('--http-port <n>', 'HTTP port, 0 for any free one (HTTP_PORT; default 8080)')
+  .option('--https-port <n>', 'HTTPS port, HTTP/2 and HTTP/1.1 (HTTPS_PORT; default 8443)')
+  .option('--mqtt-port <n>', 'MQTT over TLS (MQTT_PORT; default 8883)')
+  .option('--grpc-port <n>', 'kept free for service-to-service calls (GRPC_PORT; default 50051)')
+  .option('--public-url <url>', 'how callers reach HTTP when it is not where it listens (PUBLIC_URL)')
+  .option('--public-mqtt-url <url>', 'what robots are told to connect to (PUBLIC_MQTT_URL)')
+  .option('--server-names <names>', "more names for the server's certificate, by commas (SERVER_NAMES)")
+  .option('--mqtt-url <url>', 'an external broker instead of the one in this process (MQTT_URL)')
+  .option('--auth-mode <mode>', 'required | optional; optional only on loopback and outside production (AUTH_MODE)')
+  .option('--log-level <level>', 'trace to fatal, or silent (LOG_LEVEL; default info)')
+  .option('--retention-days <n>', 'how long telemetry is kept, 0 for ever (RETENTION_DAYS; default 30)')
+  .option('--bootstrap-client-id <id>', 'first OAuth client (BOOTSTRAP_CLIENT_ID; default fleet-console)')
+  .option('--bootstrap-admin-user <name>', 'first user (BOOTSTRAP_ADMIN_USER; default admin)')
+  .option('--ready-file <file>', 'where to write the URLs as JSON once the server answers (OUTRIDER_READY_FILE)')
+  .addHelpText(
+    'after',
+    '\nSecrets are read from the environment only: BOOTSTRAP_CLIENT_SECRET, BOOTSTRAP_ADMIN_PASSWORD,\nOUTRIDER_SECRET_KEY. Without them random ones are written to <state-dir>/bootstrap.json, mode 0600.',
+  )
+  .action((given: Given) => run(async () => serve(readConfig(given), stopSignal())));
+
+withStorage(program.command('tenant').description('Manage tenants.').command('create'))
+  .description('Create a tenant.')
+  .argument('<tenant-id>', '1 to 20 of a-z, 0-9 and -')
+  .option('--name <name>', 'name for people')
+  .addOption(new Option('--tier <tier>', 'rate-limit tier').choices([...TIERS]).default('production'))
+  .action((tenantId: string, given: Given & { name?: string; tier: Tier }) =>
+    run(() =>
+      administer(given, async ({ accounts }) => {
+        report(await accounts.createTenant(tenantId, given.name ?? tenantId, given.tier), `tenant ${tenantId}`, {
+          tenant_id: tenantId,
+        });
+      }),
+    ),
+  );
+
+withStorage(program.command('client').description('Manage OAuth clients.').command('create'))
+  .description('Create an OAuth client and print its secret, which cannot be read again.')
+  .argument('<client-id>')
+  .option('--tenant <id>', 'tenant it belongs to', 'default')
+  .option('--scope <scopes>', `separated by spaces, of: ${SCOPES.join(' ')}`)
+  .action((clientId: string, given: Given & { tenant: string; scope?: string }) =>
+    run(() =>
+      administer(given, async ({ accounts }) => {
+        const scopes = given.scope === undefined ? undefined : parseScopes(given.scope, '--scope');
+        const secret = await accounts.createClient({ clientId, tenantId: given.tenant, scopes });
+        report(secret !== undefined, `client ${clientId}`, { client_id: clientId, client_secret: secret });
+      }),
+    ),
+  );
+
+withStorage(program.command('user').description('Manage people.').command('create'))
+  .description('Create a user and print the password, which cannot be read again.')
+  .argument('<username>')
+  .option('--tenant <id>', 'tenant they belong to', 'default')
+  .option('--scope <scopes>', `separated by spaces, of: ${SCOPES.join(' ')}`)
+  .option('--robots <ids>', 'only these robots, separated by commas')
+  .action((username: string, given: Given & { tenant: string; scope?: string; robots?: string }) =>
+    run(() =>
+      administer(given, async ({ accounts }) => {
+        const scopes = given.scope === undefined ? undefined : parseScopes(given.scope, '--scope');
+        const password = await accounts.createUser({
+          username,
+          tenantId: given.tenant,
+          scopes,
+          robotIds: given.robots?.split(','),
+        });
+        report(password !== undefined, `user ${username}`, { username, password });
+      }),
+    ),
+  );
+
+withStorage(
+  program.command('broker-config').description('Write the configuration of an external broker.').command('mosquitto'),
+)
+  .description('Write mosquitto.conf, its access list and certificates for MQTT_URL. Run it again after a revocation.')
+  .requiredOption('--out <dir>', 'folder to write to; it will hold a private key')
+  .option('--host <address>', 'address that Mosquitto binds to', '127.0.0.1')
+  .option('--listen-port <n>', 'port for robots', '8883')
+  .option('--cloud-port <n>', 'port for the control plane: what MQTT_URL names', '8884')
+  .option('--server-names <names>', "more names for the broker's certificate, by commas", '')
+  .action((given: Given & { out: string; host: string; listenPort: string; cloudPort: string; serverNames: string }) =>
+    run(() =>
+      administer(given, async ({ authority, certificates }) => {
+        const path = await writeMosquittoConfig({
+          dir: given.out,
+          host: given.host,
+          listenPort: portOf('--listen-port', given.listenPort),
+          cloudPort: portOf('--cloud-port', given.cloudPort),
+          serverNames: [given.host, ...given.serverNames.split(',')].filter((name) => name !== ''),
+          authority,
+          registry: certificates,
+        });
+        console.log(path);
+      }),
+    ),
+  );
+
+await program.parseAsync();
+
+function withStorage(command: Command): Command {
+  return command
+    .option('--state-dir <dir>', 'where everything is kept (OUTRIDER_STATE_DIR; default .outrider/cloud)')
+    .option('--database-url <url>', 'a PostgreSQL server instead of PGlite (DATABASE_URL)');
+}
+
+/** Opens the database beside nobody else. PGlite has room for one process: stop the server first, or use PostgreSQL. */
+async function administer(
+  given: Given,
+  work: (administration: Awaited<ReturnType<typeof openAdministration>>) => Promise<void>,
+): Promise<void> {
+  const { stateDir, databaseUrl } = given;
+  const config = readConfig({ stateDir, databaseUrl });
+  const administration = await openAdministration(config, createLogger('outrider-cloud', 'warn'), systemClock);
+  try {
+    await work(administration);
+  } finally {
+    await administration.close();
+  }
+}
+
+function report(isNew: boolean, what: string, facts: Record<string, unknown>): void {
+  if (!isNew) throw new DomainError('already_exists', `the ${what} exists already`);
+  console.log(JSON.stringify(facts, null, 2));
+}
+
+function portOf(option: string, text: string): number {
+  const port = Number(text);
+  if (/^\d{1,5}$/.test(text) && port > 0 && port < 65_536) return port;
+  throw new DomainError('invalid', `${option} must be a port number`);
+}
+
+function stopSignal(): AbortSignal {
+  const stop = new AbortController();
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => stop.abort());
+  return stop.signal;
+}
+
+async function run(work: () => Promise<void>): Promise<void> {
+  try {
+    await work();
+  } catch (error) {
+    console.error(`outrider-cloud: ${errorMessage(error)}`);
+    if (!(error instanceof DomainError) && error instanceof Error && error.stack) console.error(error.stack);
+    process.exitCode = 1;
+  }
+}
