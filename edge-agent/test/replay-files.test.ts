@@ -194,6 +194,8 @@ t.test('topics are restricted, renamed and given their rates; what is not there 
     { file, topics: [topic({ topic: '/joints', type: 'sensor_msgs/Imu' })] },
     /not sensor_msgs\/msg\/Imu/,
   );
+  const nameless = await writeMcap(join(dir, 'nul.mcap'), [{ topic: 'a\0b', logMs: 1, payload: jointState(1, 1) }]);
+  await refusal(t, { file: nameless }, /topic "a\\u0000b"; rename it/);
   t.throws(() => topic({ topic: '/x', type: 'std_msgs/msg/String' }), /not a message type that becomes telemetry/);
 });
 
@@ -354,9 +356,9 @@ t.test('a CSV becomes samples in SI units, and its odd rows are flagged', async 
     [
       undefined,
       undefined,
-      /line 4: column 'pos': 'x' is not a number/,
+      /line 4: column 'pos': "x" is not a number/,
       /line 5: has 2 columns, 'vel'/,
-      /line 6: 'yesterday' is not a time/,
+      /line 6: "yesterday" is not a time/,
       undefined,
     ],
   );

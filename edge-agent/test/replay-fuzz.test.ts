@@ -22,6 +22,9 @@ async function survives(options: ReplayOptions): Promise<boolean> {
         if (sample.values.length !== valueCount(sample.layout)) throw new Error('values do not fit the layout');
         for (const ns of [sample.stampNs, sample.receivedNs, sample.receivedMonoNs])
           if (BigInt.asIntN(64, ns) !== ns) throw new Error(`${ns} ns do not fit a record`);
+        if (sample.text !== undefined && Buffer.from(sample.text).toString() !== sample.text)
+          throw new Error('half a character');
+        if (sample.text?.includes('\0')) throw new Error('a text that no database takes');
         if ((sample.flags & SAMPLE_FLAGS.replayed) === 0) throw new Error('not flagged as replayed');
       },
     });

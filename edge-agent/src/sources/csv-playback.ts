@@ -108,7 +108,7 @@ export class CsvPlayback implements Playback {
     const rowNs = startNs + BigInt(Math.round((row / this.#mapping.rate_hz) * 1e9));
     const receivedNs = stampNs === undefined || stampNs === 0n ? rowNs : stampNs;
     for (const plan of plans) {
-      const problem = stampNs === undefined ? `'${record[time?.index ?? 0] ?? ''}' is not a time` : undefined;
+      const problem = stampNs === undefined ? `${quoted(record[time?.index ?? 0] ?? '')} is not a time` : undefined;
       const read = problem ?? this.#values(record, plan.columns);
       if (typeof read === 'string') {
         yield malformedSample(plan.layouts, `line ${line}: ${read}`, SAMPLE_FLAGS.replayed, receivedNs, 0n);
@@ -131,7 +131,7 @@ export class CsvPlayback implements Playback {
       const cell = record[index];
       if (cell === undefined) return `has ${record.length} columns, '${label}' is missing`;
       const value = this.#number(cell);
-      if (value === undefined) return `column '${label}': '${cell.slice(0, 40)}' is not a number`;
+      if (value === undefined) return `column '${label}': ${quoted(cell)} is not a number`;
       values[i] = convert(value);
     }
     return values;
@@ -206,5 +206,8 @@ export class CsvPlayback implements Playback {
     throw refuse(this.#file, `has no column ${column} (${path}); it has ${labels?.join(', ') ?? `1 to ${width}`}`);
   }
 }
+
+/** Escaped, because a database may refuse the NUL or the half character that a file holds. */
+const quoted = (cell: string): string => JSON.stringify(cell.slice(0, 40));
 
 const NO_TAGS: Readonly<Record<string, string>> = {};

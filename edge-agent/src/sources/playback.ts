@@ -30,6 +30,9 @@ export interface PlaybackOptions {
   readonly scratchDir?: string;
 }
 
+/** What the cloud takes as the name of a stream. */
+const STREAM_NAME = /^\P{Cc}{1,256}$/u;
+
 /** @throws DomainError `not_found` or `invalid` that says what is wrong with the file or the mapping. */
 export async function openPlayback(options: PlaybackOptions): Promise<Playback> {
   const { file, columns } = options;
@@ -92,8 +95,11 @@ class RosPlayback implements Playback {
     const type = rosTypeName(topic.type);
     const wanted = this.#options.topics?.find((mapping) => mapping.topic === topic.topic);
     if (!type || topic.encoding !== 'cdr' || (this.#options.topics && !wanted)) return undefined;
+    const stream = wanted?.stream ?? topic.topic;
+    if (!STREAM_NAME.test(stream))
+      throw refuse(this.#options.file, `has a topic ${JSON.stringify(stream)}; rename it in \`topics\``);
     return new StreamDecoder({
-      stream: wanted?.stream ?? topic.topic,
+      stream,
       type,
       declaredRateHz: wanted?.rateHz ?? 0,
       jointNames,

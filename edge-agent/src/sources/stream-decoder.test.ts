@@ -156,6 +156,7 @@ t.test('each dirty JointState gets its flags and keeps its values', async (t) =>
   const cases: [string, Joints, string[]][] = [
     ['clean', { position: [1, 2], velocity: [0, 0] }, []],
     ['three positions without names', { names: [], position: [1, 2, 3] }, ['nameCountMismatch']],
+    ['one velocity for two names', { position: [1, 2], velocity: [3] }, ['nameCountMismatch']],
     ['empty arrays', {}, []],
     ['NaN and infinity', { position: [Number.NaN, Infinity] }, ['nonFinite']],
     ['no stamp', { seconds: 0, position: [1, 2] }, ['noStamp']],
