@@ -10,6 +10,7 @@ import type { Sample } from '@outrider/shared/telemetry';
 import { systemClock } from '@outrider/shared/time';
 import Database from 'better-sqlite3';
 import { decompress } from 'fzstd';
+import type { Test } from 'tap';
 import { type ReplayOptions, ReplaySource } from '../src/sources/replay.ts';
 import type { SourcePorts, SourceStatus } from '../src/sources/source.ts';
 
@@ -138,4 +139,20 @@ function db3Messages(file: string): RawMessage[] {
     `SELECT topics.name AS topic, topics.type AS type, timestamp AS logTimeNs, data AS payload
      FROM messages JOIN topics ON topics.id = messages.topic_id ORDER BY timestamp, messages.id`,
   );
+}
+
+/** Asserts that a replay is refused with this message, and that it is reported so too. */
+export async function refusal(
+  t: Test,
+  options: Parameters<typeof replayAll>[0],
+  message: RegExp,
+  code = 'recording_unusable',
+): Promise<void> {
+  const statuses: SourceStatus[] = [];
+  await t.rejects(
+    replayAll(options, { onStatus: (status) => statuses.push(status) }),
+    { name: 'DomainError', message },
+    String(message),
+  );
+  t.match(statuses.at(-1), { state: 'failed', code, message }, 'reported too');
 }

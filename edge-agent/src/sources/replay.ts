@@ -71,9 +71,7 @@ export class ReplaySource implements Source {
         await playback.close();
       }
     } catch (error) {
-      const code =
-        error instanceof DomainError && error.code === 'not_found' ? 'recording_missing' : 'recording_unusable';
-      this.#status({ state: 'failed', code, message: errorMessage(error) });
+      this.#status({ state: 'failed', code: failureCode(error), message: errorMessage(error) });
       throw error;
     }
   }
@@ -134,6 +132,12 @@ export class ReplaySource implements Source {
   #status(status: Omit<SourceStatus, 'source'>): void {
     this.#ports.onStatus({ source: this.name, ...status });
   }
+}
+
+/** Whose fault it was: the recording's, or that of whoever took the samples. */
+function failureCode(error: unknown): string {
+  if (!(error instanceof DomainError) || error.subject !== 'recording') return 'replay_failed';
+  return error.code === 'not_found' ? 'recording_missing' : 'recording_unusable';
 }
 
 /** Waits so that recorded time passes `speed` times as fast as real time. */
