@@ -33,7 +33,7 @@ async function missingTools(): Promise<string | undefined> {
     try {
       await run(command, args);
     } catch {
-      return `${command} with ${debianPackage} is missing: apt-get install g++ make libfastrtps-dev fastddsgen`;
+      return `${debianPackage} is missing: apt-get install g++ make libfastrtps-dev fastddsgen`;
     }
   return undefined;
 }
