@@ -1,8 +1,3 @@
-import protobuf from 'protobufjs/minimal.js';
-
-// Sequence numbers and counters are JavaScript numbers (exact up to 2^53), as the generated types say. protobufjs
-// would hand out Long objects wherever the `long` package happens to be installed.
-protobuf.util.Long = null as unknown as typeof protobuf.util.Long;
-protobuf.configure();
+import './plain-numbers.ts';
 
 export { outrider } from '#messages';

@@ -68,3 +68,9 @@ t.test('record bodies are guarded by the usual CRC-32', async (t) => {
   t.ok(isEpoch('0123456789abcdef'));
   t.notOk(isEpoch('0123456789ABCDEF'));
 });
+
+t.test('counters are plain numbers, absent ones too', async (t) => {
+  const { Ack } = outrider.v1;
+  t.equal(Ack.decode(new Uint8Array()).upto, 0);
+  t.equal(Ack.decode(Ack.encode({ upto: 2 ** 53 - 1 }).finish()).upto, 2 ** 53 - 1);
+});
