@@ -300,7 +300,7 @@ t.test('what is unknown, malformed or not as announced is counted and passed ove
   mcu.send(joints(4));
   await settled();
   t.equal(samples.length, 1);
-  t.match(link.stats, { unexpected: 2, unknownTypes: 1, malformed: 1 });
+  t.match(link.stats, { unexpected: 3, unknownTypes: 1, malformed: 1 });
 });
 
 t.test('values keep their bits, and oddities become flags', async (t) => {

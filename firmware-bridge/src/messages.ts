@@ -51,7 +51,6 @@ export const NACK_REASONS = [
   'rate_too_high',
   'gate_closed',
   'out_of_range',
-  'other_version',
   'no_session',
 ] as const;
 export type NackReason = (typeof NACK_REASONS)[number];

@@ -1,8 +1,20 @@
 import { execFileSync } from 'node:child_process';
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import t from 'tap';
 import { encodeFrame, type Frame } from '../src/frame.ts';
-import { decodeMessage, encodeMessage, MESSAGE_KINDS } from '../src/messages.ts';
+import {
+  decodeMessage,
+  encodeMessage,
+  FAULT_KINDS,
+  MCU_STATES,
+  MESSAGE_KINDS,
+  NACK_REASONS,
+  STOP_REASONS,
+  TELEMETRY_STREAMS,
+  typeNumberOf,
+} from '../src/messages.ts';
 import { FrameParser } from '../src/parser.ts';
 import {
   bytesOfHex,
@@ -14,6 +26,7 @@ import {
   type StreamVector,
   toJson,
   vectorNames,
+  WORKSPACE,
 } from './vector-files.ts';
 
 const hexOf = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex');
@@ -94,6 +107,29 @@ t.test('what the C core answered in the recorded dialogues is understood', async
     t.ok(isDeepStrictEqual(messages, vector.messages), `${name}: ${messages.length} messages`);
     t.equal(parsers.mcu.stats.lost, 0, `${name} lost nothing`);
   }
+});
+
+t.test('PROTOCOL.md has every rule that code cites, every message, every list, and a true example', async (t) => {
+  const page = readFileSync(join(WORKSPACE, 'PROTOCOL.md'), 'utf8');
+  const sources = ['src', 'firmware/core', 'firmware/host'].flatMap((folder) =>
+    readdirSync(join(WORKSPACE, folder)).map((file) => readFileSync(join(WORKSPACE, folder, file), 'utf8')),
+  );
+  const cited = new Set(sources.join().match(/\[FB-\d+\]/g));
+  t.ok(cited.size > 15, `${cited.size} rules are cited`);
+  for (const rule of cited) t.ok(page.includes(`**${rule}**`), `${rule} is written`);
+  for (const kind of MESSAGE_KINDS) {
+    const type = `0x${typeNumberOf(kind).toString(16).padStart(2, '0')}`;
+    t.ok(page.includes(`| ${type} | ${kind} |`), `${type} ${kind}`);
+  }
+  const words = page.replace(/\s+/g, ' ');
+  for (const list of [MCU_STATES, STOP_REASONS, NACK_REASONS, FAULT_KINDS, TELEMETRY_STREAMS]) {
+    for (const [number, name] of list.entries()) t.ok(words.includes(`${number} ${name}`), `${number} ${name}`);
+  }
+  const example = /```\n([0-9a-f ]+)\n```/.exec(page)?.[1] ?? '';
+  const frames: Frame[] = [];
+  new FrameParser((frame) => frames.push(frame)).push(bytesOfHex(example));
+  t.match(frames.map(describeFrame), [{ kind: 'stop', commandId: 1 }]);
+  t.equal(frames[0]?.sequence, 1003);
 });
 
 t.test('the C core passes its own tests and the same vectors under sanitizers', async (t) => {
