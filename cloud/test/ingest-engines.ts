@@ -1,0 +1,128 @@
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, readdirSync } from 'node:fs';
+import { chmod, chown, mkdtemp, readdir, rm } from 'node:fs/promises';
+import { connect, createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+/** A server started for a test. */
+export interface Engine {
+  readonly url: string;
+  stop(): Promise<void>;
+}
+
+/** Whether a missing engine is a failure rather than a reason to skip. */
+export const requiresAll = process.env['OUTRIDER_REQUIRE_ALL'] === '1';
+
+/** Waits until the condition holds. It fails with the name of what never came. */
+export async function until(
+  condition: () => boolean | Promise<boolean>,
+  what: string,
+  timeoutMs = 20_000,
+): Promise<void> {
+  const end = Date.now() + timeoutMs;
+  while (!(await condition())) {
+    if (Date.now() > end) throw new Error(`timed out waiting for ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}
+
+/** A port that was free a moment ago: for servers that cannot choose one themselves. */
+export async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const address = server.address();
+  await new Promise((resolve) => server.close(resolve));
+  return typeof address === 'object' && address !== null ? address.port : 0;
+}
+
+const POSTGRES_ROOT = '/usr/lib/postgresql';
+const postgresBin = existsSync(POSTGRES_ROOT)
+  ? readdirSync(POSTGRES_ROOT)
+      .map((version) => join(POSTGRES_ROOT, version, 'bin'))
+      .find((bin) => existsSync(join(bin, 'initdb')))
+  : undefined;
+const mosquittoBin = ['/usr/sbin/mosquitto', '/usr/local/sbin/mosquitto'].find((path) => existsSync(path));
+
+/** Why the tests that need PostgreSQL cannot run here; `false` when they can, or must. */
+export const noPostgres: string | false =
+  requiresAll || postgresBin || process.env['DATABASE_URL']
+    ? false
+    : 'no PostgreSQL in /usr/lib/postgresql, no DATABASE_URL';
+/** The same for Mosquitto. */
+export const noMosquitto: string | false = requiresAll || mosquittoBin ? false : 'no mosquitto in /usr/sbin';
+
+/** The user a server runs as: it refuses, or drops, root. */
+function userIds(name: string): { uid?: number; gid?: number } {
+  if (process.getuid?.() !== 0) return {};
+  const read = (flag: string): number => Number(execFileSync('id', [flag, name], { encoding: 'utf8' }));
+  return { uid: read('-u'), gid: read('-g') };
+}
+
+async function ownFolder(prefix: string, ids: { uid?: number; gid?: number }): Promise<string> {
+  const folder = await mkdtemp(join(tmpdir(), prefix));
+  await chmod(folder, 0o700);
+  if (ids.uid !== undefined && ids.gid !== undefined) await chown(folder, ids.uid, ids.gid);
+  return folder;
+}
+
+async function accepts(port: number): Promise<boolean> {
+  return await new Promise((resolve) => {
+    const socket = connect(port, '127.0.0.1');
+    socket.once('error', () => resolve(false));
+    socket.once('connect', () => {
+      socket.destroy();
+      resolve(true);
+    });
+  });
+}
+
+async function end(child: ChildProcess, signal: NodeJS.Signals): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return;
+  const exited = once(child, 'exit');
+  child.kill(signal);
+  await exited;
+}
+
+/** An empty PostgreSQL: a private cluster, or a fresh database on the server of DATABASE_URL. */
+export async function startPostgres(): Promise<Engine> {
+  if (!postgresBin) throw new Error('PostgreSQL is required and not there');
+  const ids = userIds('postgres');
+  const folder = await ownFolder('outrider-pg-', ids);
+  const port = await freePort();
+  const data = join(folder, 'data');
+  const initdb = ['-D', data, '-U', 'postgres', '-A', 'trust', '-E', 'UTF8', '--no-locale', '--no-sync'];
+  execFileSync(join(postgresBin, 'initdb'), initdb, { ...ids, cwd: folder, stdio: 'ignore' });
+  const settings = ['fsync=off', 'listen_addresses=127.0.0.1', `unix_socket_directories=${folder}`];
+  const options = settings.flatMap((setting) => ['-c', setting]);
+  const child = spawn(join(postgresBin, 'postgres'), ['-D', data, '-p', String(port), ...options], {
+    ...ids,
+    cwd: folder,
+    stdio: 'ignore',
+  });
+  await until(() => accepts(port), 'PostgreSQL');
+  return {
+    url: `postgres://postgres@127.0.0.1:${port}/postgres`,
+    async stop() {
+      await end(child, 'SIGINT');
+      await rm(folder, { recursive: true, force: true });
+    },
+  };
+}
+
+/** Mosquitto on a configuration that was written for these ports. */
+export async function startMosquitto(configPath: string, dir: string, port: number, log: string[]): Promise<Engine> {
+  if (!mosquittoBin) throw new Error('Mosquitto is required and not there');
+  const ids = userIds('mosquitto');
+  if (ids.uid !== undefined && ids.gid !== undefined) {
+    for (const name of ['.', ...(await readdir(dir))]) await chown(join(dir, name), ids.uid, ids.gid);
+  }
+  const child = spawn(mosquittoBin, ['-c', configPath], { ...ids, stdio: ['ignore', 'ignore', 'pipe'] });
+  child.stderr?.on('data', (chunk: Buffer) => log.push(chunk.toString()));
+  await until(() => {
+    if (child.exitCode !== null) throw new Error(`Mosquitto ended: ${log.join('')}`);
+    return accepts(port);
+  }, 'Mosquitto');
+  return { url: `mqtts://127.0.0.1:${port}`, stop: () => end(child, 'SIGTERM') };
+}
