@@ -174,6 +174,8 @@ static void cobs_round_trips_every_length_and_refuses_what_is_no_cobs(void) {
   CHECK(omcu_cobs_decode(past_end, 3) == 0);
   uint8_t zero_inside[] = {3, 0, 2};
   CHECK(omcu_cobs_decode(zero_inside, 3) == 0);
+  uint8_t zero_code[] = {0};
+  CHECK(omcu_cobs_decode(zero_code, 1) == 0);
 }
 
 static size_t frames_seen;
@@ -289,9 +291,13 @@ static void another_host_stops_what_the_first_one_moves(void) {
   host_hello(12, 0);
   CHECK(chip.core.state == OMCU_STOPPED && chip.core.stop_reason == OMCU_REASON_HOST_CHANGED);
   CHECK(!chip.is_motion_enabled);
+  CHECK((omcu_flags(&chip.core, chip.now_us) & (OMCU_FLAG_GATE_OPEN | OMCU_FLAG_LEASE_FRESH)) == 0);
   chip.tx_length = 0;
   host_arms(OMCU_ARM, 1, chip.core.boot_nonce, 7);
   CHECK(host_hears_answer() == OMCU_NACK_NO_LEASE);
+  const uint32_t malformed = chip.core.receiver.stats.malformed;
+  host_hello(0, 0); /* 0 stands for "no session" */
+  CHECK(chip.core.session == 12 && chip.core.receiver.stats.malformed == malformed + 1);
 }
 
 static void commands_without_a_session_are_refused_but_stop(void) {
@@ -502,6 +508,8 @@ static void setpoints_are_taken_only_while_moving_and_in_range(void) {
   CHECK(host_hears_answer() == OMCU_NACK_OUT_OF_RANGE);
   host_setpoints(5, 7, none, 3);
   CHECK(host_hears_answer() == OMCU_NACK_OUT_OF_RANGE && chip.first_setpoint_rad == 0.5f);
+  host_setpoints(4, 7, good, 3);
+  CHECK(host_hears_answer() == OMCU_NACK_STALE_COMMAND);
   host_setpoints(6, 7, good, 2);
   CHECK(host_hears_answer() == OMCU_NACK_BAD_PAYLOAD);
   host_plain(OMCU_HOLD, 7);
@@ -566,6 +574,24 @@ static void a_reset_disarms_and_changes_the_nonce(void) {
   host_fault(3, OMCU_FAULT_RESET, 0, 0);
   CHECK(chip.core.boot_nonce != second && chip.core.session == 0);
 #endif
+}
+
+static uint32_t stuck_entropy_calls;
+
+static uint32_t stuck_entropy(void *context) {
+  (void)context;
+  static const uint32_t VALUES[] = {9, 0, 9, 0, 9, 10};
+  return VALUES[stuck_entropy_calls++ % 6];
+}
+
+static void a_boot_nonce_is_never_zero_nor_the_one_before(void) {
+  new_chip();
+  omcu_hal hal = chip.core.hal;
+  hal.entropy = stuck_entropy;
+  omcu_boot(&chip.core, &BENCH_CONFIG, &hal);
+  CHECK(chip.core.boot_nonce == 9);
+  omcu_boot(&chip.core, &BENCH_CONFIG, &hal);
+  CHECK(chip.core.boot_nonce == 10);
 }
 
 /* ---- Telemetry ---- */
@@ -732,6 +758,7 @@ int main(void) {
   RUN(unknown_and_short_commands_are_answered_or_counted);
   RUN(faults_are_refused_unless_built_in);
   RUN(a_reset_disarms_and_changes_the_nonce);
+  RUN(a_boot_nonce_is_never_zero_nor_the_one_before);
   RUN(telemetry_keeps_its_rates);
   RUN(after_a_pause_telemetry_does_not_burst);
   RUN(a_slow_line_lowers_the_rates_and_refuses_higher_ones);
