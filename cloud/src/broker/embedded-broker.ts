@@ -197,7 +197,9 @@ export class EmbeddedBroker implements UplinkBus {
         const will = packet.will?.topic;
         const isForeign = peer !== undefined && will !== undefined && publishRight(peer.device, will) === 'foreign';
         if (isForeign) this.#violate(peer, 'will', { topic: will });
-        done(null, peer !== undefined && !isForeign);
+        // aedes leaves the connection open and untimed unless it is given an error.
+        if (peer === undefined || isForeign) done(new Error('not this robot’s will'), false);
+        else done(null, true);
       },
       authenticate: (client, _username, _password, done) => {
         this.#admit(client).then(
