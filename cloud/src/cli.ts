@@ -2,11 +2,10 @@ import { DomainError, errorMessage } from '@outrider/shared/errors';
 import { createLogger } from '@outrider/shared/log';
 import { systemClock } from '@outrider/shared/time';
 import { Command, Option } from 'commander';
-import { writeMosquittoConfig } from './broker/mosquitto.ts';
 import { type ConfigName, readConfig } from './config.ts';
 import { TIERS, type Tier } from './identity/ports.ts';
 import { parseScopes, SCOPES } from './identity/principal.ts';
-import { openAdministration, serve } from './main.ts';
+import type { Administration } from './main.ts';
 import { VERSION } from './version.ts';
 
 type Given = Partial<Record<ConfigName, unknown>>;
@@ -37,7 +36,13 @@ withStorage(program.command('serve'))
     'after',
     '\nSecrets are read from the environment only: BOOTSTRAP_CLIENT_SECRET, BOOTSTRAP_ADMIN_PASSWORD,\nOUTRIDER_SECRET_KEY. Without them random ones are written to <state-dir>/bootstrap.json, mode 0600.',
   )
-  .action((given: Given) => run(async () => serve(readConfig(given), stopSignal())));
+  .action((given: Given) =>
+    run(async () => {
+      const config = readConfig(given);
+      const { serve } = await import('./main.ts');
+      await serve(config, stopSignal());
+    }),
+  );
 
 withStorage(program.command('tenant').description('Manage tenants.').command('create'))
   .description('Create a tenant.')
@@ -102,6 +107,7 @@ withStorage(
   .action((given: Given & { out: string; host: string; listenPort: string; cloudPort: string; serverNames: string }) =>
     run(() =>
       administer(given, async ({ authority, certificates }) => {
+        const { writeMosquittoConfig } = await import('./broker/mosquitto.ts');
         const path = await writeMosquittoConfig({
           dir: given.out,
           host: given.host,
@@ -125,12 +131,11 @@ function withStorage(command: Command): Command {
 }
 
 /** Opens the database beside nobody else. PGlite has room for one process: stop the server first, or use PostgreSQL. */
-async function administer(
-  given: Given,
-  work: (administration: Awaited<ReturnType<typeof openAdministration>>) => Promise<void>,
-): Promise<void> {
+async function administer(given: Given, work: (administration: Administration) => Promise<void>): Promise<void> {
   const { stateDir, databaseUrl } = given;
   const config = readConfig({ stateDir, databaseUrl });
+  // Loaded when needed, so that --help does not wait for a database engine.
+  const { openAdministration } = await import('./main.ts');
   const administration = await openAdministration(config, createLogger('outrider-cloud', 'warn'), systemClock);
   try {
     await work(administration);

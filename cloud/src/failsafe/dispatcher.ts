@@ -39,6 +39,8 @@ interface Pending {
   readonly startedMs: number;
   sentMs: number;
   waiters: ((answer: outrider.v1.CommandReply) => void)[];
+  /** The last line of its audit trail, so that the next one comes after it. */
+  written: Promise<void>;
 }
 
 /**
@@ -100,8 +102,9 @@ export class FailsafeDispatcher implements Service {
   async trigger(request: TriggerRequest): Promise<StopAnswer> {
     const { pending, isNew } = this.#enqueue(request);
     const answer = this.#waitFor(pending);
+    // The write is only queued here; it starts when the message has been handed to the bus.
+    if (isNew) this.#write(pending, 'failsafe.trigger', 'pending', {});
     const sent = this.#send(pending);
-    if (isNew) this.#write(pending.stop, 'failsafe.trigger', 'pending', {});
     const connected = this.#bus.connected(request.robot);
     await sent;
     const reply = connected ? await answer.promise : undefined;
@@ -163,6 +166,7 @@ export class FailsafeDispatcher implements Service {
       startedMs: this.#clock.monotonicMs(),
       sentMs: Number.NEGATIVE_INFINITY,
       waiters: [],
+      written: Promise.resolve(),
     };
     this.#pending.set(commandId, pending);
     return { pending, isNew: true };
@@ -212,7 +216,7 @@ export class FailsafeDispatcher implements Service {
       'failsafe.answered',
     );
     this.#write(
-      pending.stop,
+      pending,
       'failsafe.answer',
       reply.done ? 'done' : 'refused',
       { latch_id: reply.latchId, detail: reply.detail },
@@ -221,21 +225,25 @@ export class FailsafeDispatcher implements Service {
     for (const waiter of pending.waiters) waiter(reply);
   }
 
-  #write(stop: PendingStop, action: string, outcome: string, more: Record<string, unknown>, durationMs?: number): void {
-    this.#audit
-      .append({
-        tenantId: stop.tenantId,
-        subject: stop.requestedBy,
-        action,
-        outcome,
-        requestId: stop.traceId,
-        details: { command_id: stop.commandId, robot_id: stop.robotId, stop, ...more },
-        ...(durationMs === undefined ? {} : { durationMs }),
-        atMs: this.#clock.epochMs(),
-      })
-      .catch((error: unknown) =>
-        this.#log.error({ err: error, commandId: stop.commandId, action }, 'audit.write_failed'),
-      );
+  #write(pending: Pending, action: string, outcome: string, more: Record<string, unknown>, durationMs?: number): void {
+    const { stop } = pending;
+    const atMs = this.#clock.epochMs();
+    pending.written = pending.written.then(async () => {
+      try {
+        await this.#audit.append({
+          tenantId: stop.tenantId,
+          subject: stop.requestedBy,
+          action,
+          outcome,
+          requestId: stop.traceId,
+          details: { command_id: stop.commandId, robot_id: stop.robotId, stop, ...more },
+          ...(durationMs === undefined ? {} : { durationMs }),
+          atMs,
+        });
+      } catch (error) {
+        this.#log.error({ err: error, commandId: stop.commandId, action }, 'audit.write_failed');
+      }
+    });
   }
 
   async #restore(): Promise<void> {
@@ -247,6 +255,7 @@ export class FailsafeDispatcher implements Service {
           startedMs: this.#clock.monotonicMs(),
           sentMs: Number.NEGATIVE_INFINITY,
           waiters: [],
+          written: Promise.resolve(),
         });
       }
     } catch (error) {

@@ -67,7 +67,10 @@ export function assessHealth(
   const action = FAILSAFE_ACTIONS.find((known) => known === failsafe?.action) ?? 'NONE';
   const isLatched = failsafe?.phase === 'LATCHED';
   const reasons: string[] = [];
-  const newestMs = latest.reduce((newest, entry) => Math.max(newest, entry.ingestedAt), Number.NEGATIVE_INFINITY);
+  const newestMs = latest.reduce(
+    (newest, entry) => Math.max(newest, Math.min(entry.recordedAt, entry.ingestedAt)),
+    Number.NEGATIVE_INFINITY,
+  );
   const times = [...latest.map((entry) => entry.recordedAt), ...(failsafe ? [failsafe.at] : [])];
   const updatedAtMs = times.length === 0 ? undefined : Math.max(...times);
   const ageMs = nowMs - newestMs;

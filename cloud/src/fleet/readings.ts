@@ -38,7 +38,8 @@ export function batteryPercentage(sample: Sample): number | null {
   const ratio = fieldValues(sample, 'state_of_charge')[0];
   // 1e-9 of slack: a ratio that was once a percentage may be a hair over 1.
   if (ratio === undefined || !(ratio >= 0 && ratio <= 1 + 1e-9)) return null;
-  return Math.min(100, ratio * 100);
+  // 15 digits are what a double keeps of a decimal: 0.29 becomes 29 and not 28.999999999999996.
+  return Math.min(100, Number((ratio * 100).toPrecision(15)));
 }
 
 /** Orientation x y z w as WIA's object. Null when the IMU does not measure one. */

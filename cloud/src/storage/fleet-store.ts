@@ -132,7 +132,8 @@ export class PgFleetStore implements FleetStore, AuditTrail, PendingStopStore {
         ...(row.robot.firmwareVersion === null ? {} : { firmwareVersion: row.robot.firmwareVersion }),
         capabilities: row.robot.capabilities as Record<string, unknown>,
         status: OPERATIONAL_STATES.find((state) => state === row.status) ?? 'unknown',
-        presence: PRESENCES.find((presence) => presence === row.presence?.presence),
+        presence:
+          row.presence?.bootId == null ? undefined : PRESENCES.find((presence) => presence === row.presence?.presence),
         lastSeenMs: known.length === 0 ? undefined : Math.max(...known),
         registeredAtMs: row.robot.registeredAt.getTime(),
       };
@@ -145,13 +146,13 @@ export class PgFleetStore implements FleetStore, AuditTrail, PendingStopStore {
       where ${latestSample.robotPk} = ${robot.robotPk})`;
   }
 
-  /** What an operator set, else the failsafe, else the link: worst first. */
+  /** What an operator set, else the failsafe, else the link: worst first. No boot id: it never had a link. */
   #status(): SQL<string> {
     const sinceS = this.#clock.epochMs() / 1000 - SEEN_WITHIN_S;
     return sql`coalesce(${robot.statusOverride}, case
       when ${robotShadow.value}->>'phase' = 'LATCHED' then 'failsafe'
       when ${robotPresence.presence} = 'ONLINE' then 'operational'
-      when ${robotPresence.presence} is not null then 'offline'
+      when ${robotPresence.bootId} is not null then 'offline'
       when exists (select 1 from ${latestSample} where ${latestSample.robotPk} = ${robot.robotPk}
         and ${latestSample.ingestedAt} > to_timestamp(${sinceS}::double precision)) then 'operational'
       else 'unknown' end)`;

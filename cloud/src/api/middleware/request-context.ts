@@ -49,7 +49,8 @@ export function requestContext(deps: {
       subject: principal?.sub,
       robotId: c.get('robotId'),
     };
-    if (status >= 500) log.error(entry, 'http.failed');
+    if (status === 500) log.error(entry, 'http.failed');
+    else if (status > 500) log.warn(entry, 'http.answered');
     else log.info(entry, 'http.answered');
   };
 }
