@@ -9,6 +9,11 @@ import { join } from 'node:path';
 /** A server started for a test. */
 export interface Engine {
   readonly url: string;
+  /** Takes it away, keeping its data. */
+  pause(): Promise<void>;
+  resume(): Promise<void>;
+  /** Has it read its configuration again. */
+  reload(): Promise<void>;
   stop(): Promise<void>;
 }
 
@@ -46,10 +51,7 @@ const postgresBin = existsSync(POSTGRES_ROOT)
 const mosquittoBin = ['/usr/sbin/mosquitto', '/usr/local/sbin/mosquitto'].find((path) => existsSync(path));
 
 /** Why the tests that need PostgreSQL cannot run here; `false` when they can, or must. */
-export const noPostgres: string | false =
-  requiresAll || postgresBin || process.env['DATABASE_URL']
-    ? false
-    : 'no PostgreSQL in /usr/lib/postgresql, no DATABASE_URL';
+export const noPostgres: string | false = requiresAll || postgresBin ? false : 'no PostgreSQL in /usr/lib/postgresql';
 /** The same for Mosquitto. */
 export const noMosquitto: string | false = requiresAll || mosquittoBin ? false : 'no mosquitto in /usr/sbin';
 
@@ -85,7 +87,7 @@ async function end(child: ChildProcess, signal: NodeJS.Signals): Promise<void> {
   await exited;
 }
 
-/** An empty PostgreSQL: a private cluster, or a fresh database on the server of DATABASE_URL. */
+/** An empty PostgreSQL in a private cluster. */
 export async function startPostgres(): Promise<Engine> {
   if (!postgresBin) throw new Error('PostgreSQL is required and not there');
   const ids = userIds('postgres');
@@ -96,14 +98,22 @@ export async function startPostgres(): Promise<Engine> {
   execFileSync(join(postgresBin, 'initdb'), initdb, { ...ids, cwd: folder, stdio: 'ignore' });
   const settings = ['fsync=off', 'listen_addresses=127.0.0.1', `unix_socket_directories=${folder}`];
   const options = settings.flatMap((setting) => ['-c', setting]);
-  const child = spawn(join(postgresBin, 'postgres'), ['-D', data, '-p', String(port), ...options], {
-    ...ids,
-    cwd: folder,
-    stdio: 'ignore',
-  });
-  await until(() => accepts(port), 'PostgreSQL');
+  const bin = join(postgresBin, 'postgres');
+  const start = async (): Promise<ChildProcess> => {
+    const started = spawn(bin, ['-D', data, '-p', String(port), ...options], { ...ids, cwd: folder, stdio: 'ignore' });
+    await until(() => accepts(port), 'PostgreSQL');
+    return started;
+  };
+  let child = await start();
   return {
     url: `postgres://postgres@127.0.0.1:${port}/postgres`,
+    pause: () => end(child, 'SIGINT'),
+    async resume() {
+      child = await start();
+    },
+    async reload() {
+      child.kill('SIGHUP');
+    },
     async stop() {
       await end(child, 'SIGINT');
       await rm(folder, { recursive: true, force: true });
@@ -113,16 +123,34 @@ export async function startPostgres(): Promise<Engine> {
 
 /** Mosquitto on a configuration that was written for these ports. */
 export async function startMosquitto(configPath: string, dir: string, port: number, log: string[]): Promise<Engine> {
-  if (!mosquittoBin) throw new Error('Mosquitto is required and not there');
+  const bin = mosquittoBin;
+  if (!bin) throw new Error('Mosquitto is required and not there');
   const ids = userIds('mosquitto');
-  if (ids.uid !== undefined && ids.gid !== undefined) {
+  const own = async (): Promise<void> => {
+    if (ids.uid === undefined || ids.gid === undefined) return;
     for (const name of ['.', ...(await readdir(dir))]) await chown(join(dir, name), ids.uid, ids.gid);
-  }
-  const child = spawn(mosquittoBin, ['-c', configPath], { ...ids, stdio: ['ignore', 'ignore', 'pipe'] });
-  child.stderr?.on('data', (chunk: Buffer) => log.push(chunk.toString()));
-  await until(() => {
-    if (child.exitCode !== null) throw new Error(`Mosquitto ended: ${log.join('')}`);
-    return accepts(port);
-  }, 'Mosquitto');
-  return { url: `mqtts://127.0.0.1:${port}`, stop: () => end(child, 'SIGTERM') };
+  };
+  const start = async (): Promise<ChildProcess> => {
+    await own();
+    const started = spawn(bin, ['-c', configPath], { ...ids, stdio: ['ignore', 'ignore', 'pipe'] });
+    started.stderr?.on('data', (chunk: Buffer) => log.push(chunk.toString()));
+    await until(() => {
+      if (started.exitCode !== null) throw new Error(`Mosquitto ended: ${log.join('')}`);
+      return accepts(port);
+    }, 'Mosquitto');
+    return started;
+  };
+  let child = await start();
+  return {
+    url: `mqtts://127.0.0.1:${port}`,
+    pause: () => end(child, 'SIGTERM'),
+    async resume() {
+      child = await start();
+    },
+    async reload() {
+      await own();
+      child.kill('SIGHUP');
+    },
+    stop: () => end(child, 'SIGTERM'),
+  };
 }

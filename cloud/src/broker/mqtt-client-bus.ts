@@ -40,6 +40,7 @@ export class MqttClientBus implements UplinkBus {
   readonly #client: MqttClient;
   readonly #online = new Set<string>();
   readonly #replicaId = randomUUID();
+  #isSubscribed = false;
   #onLive: ((payload: Uint8Array) => void) | undefined;
 
   constructor(options: MqttClientBusOptions) {
@@ -66,7 +67,10 @@ export class MqttClientBus implements UplinkBus {
       else if (packet.properties?.correlationData?.toString() !== this.#replicaId)
         this.#events.guard(() => this.#onLive?.(payload));
     });
-    this.#client.on('close', () => options.log.info('bus.disconnected'));
+    this.#client.on('close', () => {
+      this.#isSubscribed = false;
+      options.log.info('bus.disconnected');
+    });
     this.#client.on('error', (error) => options.log.warn({ err: error }, 'bus.failed'));
   }
 
@@ -81,9 +85,9 @@ export class MqttClientBus implements UplinkBus {
     await this.#client.endAsync(true);
   }
 
-  /** Whether the broker is there. */
-  get isConnected(): boolean {
-    return this.#client.connected;
+  /** Whether the broker is there and sends us what we asked for. */
+  get isReady(): boolean {
+    return this.#client.connected && this.#isSubscribed;
   }
 
   setUplinkHandler(handler: (message: UplinkMessage) => void): void {
@@ -137,8 +141,9 @@ export class MqttClientBus implements UplinkBus {
     const filters = [...SHARED_FILTERS, ...PLAIN_FILTERS];
     this.#client.subscribe(filters, { qos: 1 }, (error, granted) => {
       const refused = granted?.filter((grant) => grant.qos >= 128).map((grant) => grant.topic) ?? [];
-      if (error || refused.length > 0) this.#options.log.error({ err: error, refused }, 'bus.subscribe_failed');
-      else this.#options.log.info({ filters: filters.length }, 'bus.subscribed');
+      this.#isSubscribed = !error && refused.length === 0;
+      if (this.#isSubscribed) this.#options.log.info({ filters: filters.length }, 'bus.subscribed');
+      else this.#options.log.error({ err: error, refused }, 'bus.subscribe_failed');
     });
   }
 }
