@@ -112,6 +112,11 @@ export class LaneTable {
     return this.#maxRow - this.#offset;
   }
 
+  /** Lowest position still held; one past the highest when the lane is empty. */
+  get oldestSeq(): number {
+    return (this.#oldest.get()?.seq ?? this.#maxRow + 1) - this.#offset;
+  }
+
   stats(): LaneStats {
     return {
       records: this.#records,
@@ -211,16 +216,20 @@ export class LaneTable {
   /**
    * Replaces the oldest records by gaps, merged with gaps before them.
    *
+   * @param bytesToFree Stops once the bodies that went had this many.
    * @param protectedUpto Nothing up to here is touched: it is in flight, and what was sent must not change.
    * @param maybeSentUpto Up to here the cloud may hold records already, so their gaps stay one record wide: its
    *   watermark may end at any of them.
    */
-  evict(recordsMax: number, protectedUpto: number, maybeSentUpto: number): GapSummary | undefined {
+  evict(recordsMax: number, bytesToFree: number, protectedUpto: number, maybeSentUpto: number): GapSummary | undefined {
     const rows = this.#victims.all(protectedUpto + this.#offset, recordsMax);
     const boundary = maybeSentUpto + this.#offset;
     let total: GapSummary | undefined;
     let run: { first: number; last: number; gap: GapSummary } | undefined;
+    let freed = 0;
     for (const row of rows) {
+      if (freed >= bytesToFree) break;
+      freed += row.bytes;
       const { samples, from_ms: fromMs, to_ms: toMs } = row;
       const gap: GapSummary = { reason: 'evicted', records: 1, samples, fromMs, toMs };
       total = total ? joinGaps(total, gap) : gap;

@@ -15,9 +15,11 @@ import {
 import { Store } from './store.ts';
 import type { OutboxAck, OutboxOptions, OutboxStats } from './types.ts';
 
-/** Where thinning begins, and how far it goes. */
+/** Where thinning begins, telemetry before states. */
 const EVICT_ABOVE = 0.8;
 const EVICT_STATES_ABOVE = 0.9;
+/** Eviction ends here: not right at the bound, so that it does not run at each commit. */
+const EVICT_DOWN_TO = 0.75;
 /** Rows evicted or deleted in one go: a few milliseconds, so that the agent never looks stuck to its guard. */
 const ROWS_PER_STEP = 200;
 /** A stream of full blocks is written before its time rather than kept in memory. */
@@ -75,9 +77,9 @@ export class Outbox implements Service {
     return this.#store.lanes[lane].maxSeq;
   }
 
-  /** The guard's last transition that is on disk here. */
-  get transitionsStored(): number {
-    return this.#store.meta.getNumber('transitions_stored');
+  /** Lowest position that a lane still holds; all below were acknowledged. One past the highest when it is empty. */
+  oldestSeq(lane: LaneName): number {
+    return this.#store.lanes[lane].oldestSeq;
   }
 
   /** How far a recording was taken over, on disk; `undefined` when it never was. */
@@ -111,18 +113,18 @@ export class Outbox implements Service {
   }
 
   /**
-   * Takes an event. Resolves when it is on disk; waits in memory while there is no space.
+   * Takes an event. Resolves when it is on disk; waits in memory while there is no space. An id that
+   * was written before is not written again.
    *
-   * @param transitionId The guard's transition it reports, remembered in the same transaction.
    * @throws DomainError `unavailable` when it had to give way to newer events.
    */
-  appendEvent(event: OutboxEvent, transitionId?: number): Promise<void> {
-    const stored = this.#pending.addEvent(event.eventId, eventRecord(event), transitionId);
+  appendEvent(event: OutboxEvent): Promise<void> {
+    const stored = this.#pending.addEvent(event.eventId, eventRecord(event));
     if (!this.#eventCommitScheduled) {
       this.#eventCommitScheduled = true;
       setImmediate(() => {
         this.#eventCommitScheduled = false;
-        if (!this.#store.isClosed && this.#retryAt === undefined) this.#commitEvents();
+        if (!this.#store.isClosed && this.#retryAt === undefined && !this.#commitEvents()) this.#commit();
       });
     }
     return stored;
@@ -138,6 +140,7 @@ export class Outbox implements Service {
 
   /** Closes all open blocks, writes everything that waits and deletes everything that is acknowledged. */
   flush(): void {
+    while (this.#deleteAcknowledged());
     this.#closeAll();
     this.#commit();
     while (this.#deleteAcknowledged());
@@ -278,7 +281,8 @@ export class Outbox implements Service {
       this.#store.write(() => this.#writePending()) ??
       (this.#makeRoom() ? this.#store.write(() => this.#writePending()) : undefined);
     if (!written) {
-      if (this.#store.write(() => this.#writeEvents())) this.#pending.clearEvents();
+      this.#deleteAcknowledged();
+      this.#commitEvents();
       this.#setFull(true);
       return;
     }
@@ -292,19 +296,21 @@ export class Outbox implements Service {
     for (const listener of this.#commitListeners) listener();
   }
 
-  #commitEvents(): void {
-    if (this.#pending.events.length === 0) return;
-    if (this.#store.write(() => this.#writeEvents())) {
-      this.#pending.clearEvents();
-      for (const listener of this.#commitListeners) listener();
-    } else this.#commit();
+  /** Writes the events alone: all at once, or, when they do not fit together, as many as fit. */
+  #commitEvents(): boolean {
+    const { events } = this.#pending;
+    const before = events.length;
+    if (this.#store.write(() => this.#writeEvents(before))) this.#pending.clearEvents(before);
+    else while (events.length > 0 && this.#store.write(() => this.#writeEvents(1))) this.#pending.clearEvents(1);
+    if (events.length < before) for (const listener of this.#commitListeners) listener();
+    return events.length === 0;
   }
 
   #writePending(): RemovedRows[] {
     const { telemetry, state } = this.#store.lanes;
     const { lostTelemetry, blocks, states, positions } = this.#pending;
     const removed = this.#removeAcknowledged();
-    this.#writeEvents();
+    this.#writeEvents(this.#pending.events.length);
     if (lostTelemetry) telemetry.appendGap(lostTelemetry);
     for (const block of blocks) telemetry.append(block);
     for (const record of states.values()) state.append(record);
@@ -313,13 +319,11 @@ export class Outbox implements Service {
     return removed;
   }
 
-  #writeEvents(): void {
+  #writeEvents(count: number): void {
     const { event } = this.#store.lanes;
     if (this.#pending.lostEvents) event.appendGap(this.#pending.lostEvents);
-    for (const { eventId, record, transitionId } of this.#pending.events) {
-      if (!this.#store.recent.add(eventId)) continue;
-      event.append(record);
-      if (transitionId !== undefined) this.#store.meta.set('transitions_stored', transitionId);
+    for (const { eventId, record } of this.#pending.events.slice(0, count)) {
+      if (this.#store.recent.add(eventId)) event.append(record);
     }
   }
 
@@ -360,9 +364,10 @@ export class Outbox implements Service {
 
   /** Only ever drops what is not in flight: what the cloud may be storing right now must not change. */
   #evict(lane: LaneName, fill: number): boolean {
-    const gap = this.#store.write(() =>
-      this.#store.lanes[lane].evict(ROWS_PER_STEP, this.#store.cursors[lane].inFlight, this.#store.cursors[lane].sent),
-    )?.value;
+    const { inFlight, sent } = this.#store.cursors[lane];
+    // At least one row, also when nothing fits although the fill is below the mark.
+    const bytes = Math.max(1, (fill - EVICT_DOWN_TO) * this.#options.sizeMaxBytes);
+    const gap = this.#store.write(() => this.#store.lanes[lane].evict(ROWS_PER_STEP, bytes, inFlight, sent))?.value;
     if (!gap) return false;
     this.#countGap(gap);
     this.#options.log.warn({ lane, fill, records: gap.records, samples: gap.samples }, 'outbox.evicted');

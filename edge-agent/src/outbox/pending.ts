@@ -10,8 +10,6 @@ const STATES_MAX = 256;
 export interface PendingEvent {
   readonly eventId: string;
   readonly record: NewRecord;
-  /** The guard's transition that it reports, so that the guard can be told that it is on disk. */
-  readonly transitionId: number | undefined;
   readonly waiters: { resolve: () => void; reject: (error: unknown) => void }[];
 }
 
@@ -51,11 +49,11 @@ export class Pending {
   }
 
   /** Resolves once the event is on disk. The same event twice is one event. */
-  addEvent(eventId: string, record: NewRecord, transitionId: number | undefined): Promise<void> {
+  addEvent(eventId: string, record: NewRecord): Promise<void> {
     return new Promise((resolve, reject) => {
       const same = this.events.find((event) => event.eventId === eventId);
       if (same) same.waiters.push({ resolve, reject });
-      else this.events.push({ eventId, record, transitionId, waiters: [{ resolve, reject }] });
+      else this.events.push({ eventId, record, waiters: [{ resolve, reject }] });
       if (this.events.length <= EVENTS_MAX) return;
       const oldest = this.events.shift();
       if (!oldest) return;
@@ -73,7 +71,7 @@ export class Pending {
 
   /** After a commit of everything. */
   clearAll(): void {
-    this.clearEvents();
+    this.clearEvents(this.events.length);
     this.blocks.length = 0;
     this.#blockBytes = 0;
     this.states.clear();
@@ -81,10 +79,10 @@ export class Pending {
     this.lostTelemetry = undefined;
   }
 
-  /** After a commit of the events alone. */
-  clearEvents(): void {
+  /** After a commit of the oldest events alone. */
+  clearEvents(count: number): void {
     this.lostEvents = undefined;
-    for (const event of this.events.splice(0)) for (const waiter of event.waiters) waiter.resolve();
+    for (const event of this.events.splice(0, count)) for (const waiter of event.waiters) waiter.resolve();
   }
 
   /** At the end of the program: whoever still waits learns that it was not kept. */

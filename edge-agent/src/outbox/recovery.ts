@@ -9,7 +9,7 @@ import { LANE_BODY_KINDS, type LaneName, type NewRecord, readGap } from './recor
 
 const { BODY_GAP } = outrider.v1.BodyKind;
 /** Facts that stay true when the rows move into a new database. */
-const META_TO_KEEP = /^(position\.|transitions_stored$)/;
+const META_TO_KEEP = /^position\./;
 
 interface DamagedRow {
   readonly seq: number;

@@ -166,7 +166,11 @@ export class Session {
       bootId,
       agentVersion,
       wallMs: sentAt,
-      lanes: LANES.map((lane) => ({ lane: LANE_NUMBERS[lane], maxSeq: outbox.maxSeq(lane) })),
+      lanes: LANES.map((lane) => ({
+        lane: LANE_NUMBERS[lane],
+        maxSeq: outbox.maxSeq(lane),
+        oldestSeq: outbox.oldestSeq(lane),
+      })),
       nonce,
     }).finish();
     try {

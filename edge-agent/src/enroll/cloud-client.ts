@@ -1,0 +1,188 @@
+import { createHash, X509Certificate } from 'node:crypto';
+import { request as httpRequest } from 'node:http';
+import { request as httpsRequest } from 'node:https';
+import { isIP } from 'node:net';
+import { connect, type DetailedPeerCertificate } from 'node:tls';
+import { DomainError, errorMessage } from '@outrider/shared/errors';
+import { z } from 'zod';
+
+const TIMEOUT_MS = 15_000;
+const ANSWER_BYTES_MAX = 256 * 1024;
+const CHAIN_LENGTH_MAX = 10;
+const LOOPBACK = /^(localhost|127(\.\d+){3}|\[?::1\]?)$/;
+
+const pem = z.string().includes('-----BEGIN CERTIFICATE-----');
+const grantedSchema = z.object({
+  status: z.literal('success'),
+  data: z.object({
+    certificate: pem,
+    ca_certificate: pem,
+    mqtt_url: z.string().regex(/^(mqtts|tls|ssl):\/\//),
+    device_name: z.string(),
+    tenant_id: z.string(),
+    robot_id: z.string(),
+    expires_at: z.string(),
+  }),
+});
+/** What the cloud answers to a signing request. */
+export type GrantedCertificate = z.infer<typeof grantedSchema>['data'];
+const refusalSchema = z.object({ error: z.union([z.string(), z.object({ code: z.string(), message: z.string() })]) });
+
+/** SHA-256 of a certificate as it is printed by `openssl x509 -fingerprint`, without colons, in lower case. */
+export const fingerprintOf = (certificatePem: string): string =>
+  createHash('sha256').update(new X509Certificate(certificatePem).raw).digest('hex');
+
+/** Brings `AA:BB:…` and `aabb…` into one form. */
+export const plainFingerprint = (text: string): string => text.replaceAll(':', '').toLowerCase();
+
+/**
+ * Sends a signing request to `POST /v1/robots/{robot_id}/certificates`.
+ *
+ * @param ca PEM of the only authority that may have signed the cloud's certificate.
+ * @throws DomainError that says whether the network, the pin, the key or the request is at fault.
+ */
+export async function requestCertificate(options: {
+  readonly httpUrl: string;
+  readonly robotId: string;
+  readonly apiKey: string;
+  readonly csr: string;
+  readonly ca: string | undefined;
+}): Promise<GrantedCertificate> {
+  const url = new URL(`/v1/robots/${encodeURIComponent(options.robotId)}/certificates`, options.httpUrl);
+  const { status, body } = await post(url, options.apiKey, { csr: options.csr }, options.ca);
+  if (status !== 201 && status !== 200) throw refusal(status, body, url);
+  const granted = grantedSchema.safeParse(parseJson(body));
+  if (!granted.success)
+    throw new DomainError(
+      'unavailable',
+      `${url.origin} answered ${status} without a certificate; is this the cloud's address?`,
+    );
+  return granted.data.data;
+}
+
+/**
+ * Fetches the authority that the server presents and compares it with a fingerprint known from elsewhere. Nothing
+ * is sent over this connection.
+ *
+ * @throws DomainError `unauthenticated` when no certificate of the chain has that fingerprint.
+ */
+export function fetchPinnedCa(httpUrl: string, sha256: string): Promise<string> {
+  const { hostname, port, origin } = new URL(httpUrl);
+  const wanted = plainFingerprint(sha256);
+  return new Promise((resolve, reject) => {
+    const socket = connect({
+      host: hostname.replace(/^\[|\]$/g, ''),
+      port: Number(port || 443),
+      // The chain is judged by its fingerprint right below; a secret is only sent over a verified connection.
+      rejectUnauthorized: false,
+      ...(isIP(hostname) === 0 ? { servername: hostname } : {}),
+    });
+    const fail = (error: DomainError): void => {
+      socket.destroy();
+      reject(error);
+    };
+    socket.setTimeout(TIMEOUT_MS, () => fail(new DomainError('timeout', `${origin} did not answer`)));
+    socket.once('error', (cause) =>
+      fail(new DomainError('unavailable', `${origin}: ${errorMessage(cause)}`, { cause })),
+    );
+    socket.once('secureConnect', () => {
+      const chain = chainOf(socket.getPeerCertificate(true));
+      const found = chain.find((raw) => createHash('sha256').update(raw).digest('hex') === wanted);
+      if (!found) {
+        const seen = chain.map((raw) => createHash('sha256').update(raw).digest('hex')).join(', ');
+        return fail(
+          new DomainError('unauthenticated', `${origin} shows no certificate with SHA-256 ${wanted}; it shows ${seen}`),
+        );
+      }
+      socket.destroy();
+      resolve(new X509Certificate(found).toString());
+    });
+  });
+}
+
+function chainOf(leaf: DetailedPeerCertificate): Buffer[] {
+  const chain: Buffer[] = [];
+  let certificate: DetailedPeerCertificate | undefined = leaf;
+  while (certificate?.raw && chain.length < CHAIN_LENGTH_MAX) {
+    if (chain.some((raw) => raw.equals(certificate?.raw ?? Buffer.alloc(0)))) break;
+    chain.push(certificate.raw);
+    certificate = certificate.issuerCertificate;
+  }
+  return chain;
+}
+
+function post(
+  url: URL,
+  apiKey: string,
+  body: unknown,
+  ca: string | undefined,
+): Promise<{ status: number; body: string }> {
+  const payload = JSON.stringify(body);
+  const isTls = url.protocol === 'https:';
+  if (!isTls && !LOOPBACK.test(url.hostname))
+    throw new DomainError('invalid', `cloud.http_url: ${url.origin} would show the API key to the network; use https`, {
+      problems: [{ field: 'cloud.http_url', reason: 'must be https unless it is a loopback address' }],
+    });
+  return new Promise((resolve, reject) => {
+    const request = (isTls ? httpsRequest : httpRequest)(url, {
+      method: 'POST',
+      timeout: TIMEOUT_MS,
+      agent: false,
+      headers: {
+        'content-type': 'application/json',
+        'content-length': Buffer.byteLength(payload),
+        authorization: `Bearer ${apiKey}`,
+      },
+      ...(isTls && ca !== undefined ? { ca } : {}),
+    });
+    request.once('timeout', () => request.destroy(new Error(`no answer within ${TIMEOUT_MS} ms`)));
+    request.once('error', (cause) => reject(connectionError(url, cause)));
+    request.once('response', (response) => {
+      let text = '';
+      response.setEncoding('utf8');
+      response.on('data', (chunk: string) => {
+        text += chunk;
+        if (text.length > ANSWER_BYTES_MAX) request.destroy(new Error('the answer is too long'));
+      });
+      response.once('end', () => resolve({ status: response.statusCode ?? 0, body: text }));
+      response.once('error', (cause) => reject(connectionError(url, cause)));
+    });
+    request.end(payload);
+  });
+}
+
+function connectionError(url: URL, cause: unknown): DomainError {
+  const code = cause instanceof Error && 'code' in cause ? String(cause.code) : '';
+  if (/SELF_SIGNED|UNABLE_TO|CERT_|DEPTH_ZERO|ERR_TLS_CERT/.test(code))
+    return new DomainError(
+      'unauthenticated',
+      `${url.origin}: its certificate is not signed by the pinned CA (${errorMessage(cause)}); check cloud.ca_file and cloud.ca_sha256`,
+      { cause },
+    );
+  return new DomainError('unavailable', `${url.origin}: ${errorMessage(cause)}`, { cause });
+}
+
+function refusal(status: number, body: string, url: URL): DomainError {
+  const parsed = refusalSchema.safeParse(parseJson(body));
+  const error = parsed.success ? parsed.data.error : undefined;
+  const said = typeof error === 'object' ? `${error.code}: ${error.message}` : (error ?? body.slice(0, 200));
+  const code =
+    status === 401
+      ? 'unauthenticated'
+      : status === 403
+        ? 'forbidden'
+        : status === 404
+          ? 'not_found'
+          : status >= 500
+            ? 'unavailable'
+            : 'rejected';
+  return new DomainError(code, `${url.origin} refused the certificate (${status} ${said})`);
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,142 @@
+import { readFileSync } from 'node:fs';
+import { DomainError, errorMessage } from '@outrider/shared/errors';
+import { type DeviceIdentity, deviceName } from '@outrider/shared/ids';
+import type { Logger } from '@outrider/shared/log';
+import { pause, type Service } from '@outrider/shared/service';
+import type { Clock } from '@outrider/shared/time';
+import { fetchPinnedCa, fingerprintOf, plainFingerprint, requestCertificate } from './cloud-client.ts';
+import type { IdentityStore, StoredIdentity } from './identity.ts';
+import { createSigningRequest } from './signing-request.ts';
+
+/** Part of a certificate's life after which the next one is asked for. */
+const RENEW_AFTER = 2 / 3;
+const RENEWAL_CHECK_MS = 60 * 60 * 1000;
+const RENEWAL_RETRY_MS = 10 * 60 * 1000;
+
+export interface EnrolSettings {
+  readonly device: DeviceIdentity;
+  readonly httpUrl: string;
+  /** The cloud's authority, a PEM file. */
+  readonly caFile: string | undefined;
+  /** Fingerprint of the cloud's authority, known from elsewhere. */
+  readonly caSha256: string | undefined;
+  /** Replaces the broker address that the cloud names. */
+  readonly mqttUrl: string | undefined;
+}
+
+/**
+ * Gets the robot a certificate: a new key pair, a signing request, the cloud's answer over a connection that the
+ * pinned authority vouches for.
+ */
+export async function enrol(settings: EnrolSettings, store: IdentityStore, apiKey: string): Promise<StoredIdentity> {
+  const ca = await trustedCa(settings, store);
+  const { privateKey, csr } = await createSigningRequest(deviceName(settings.device));
+  const granted = await requestCertificate({
+    httpUrl: settings.httpUrl,
+    robotId: settings.device.robotId,
+    apiKey,
+    csr,
+    ca,
+  });
+  const expected = deviceName(settings.device);
+  if (granted.device_name !== expected)
+    throw new DomainError(
+      'invalid',
+      `the API key belongs to ${granted.device_name}, but the configuration says ${expected}; correct robot.tenant or robot.id`,
+      { problems: [{ field: 'robot', reason: `is ${granted.device_name} to the cloud` }] },
+    );
+  store.save({
+    privateKey,
+    certificate: granted.certificate,
+    ca: granted.ca_certificate,
+    mqttUrl: settings.mqttUrl ?? granted.mqtt_url,
+    deviceName: granted.device_name,
+    tenantId: granted.tenant_id,
+    robotId: granted.robot_id,
+  });
+  store.saveApiKey(apiKey);
+  const stored = store.load();
+  if (!stored) throw new DomainError('internal', 'the identity could not be read back');
+  return stored;
+}
+
+/** PEM of the authority to trust, checked against the fingerprint when there is one. */
+async function trustedCa(settings: EnrolSettings, store: IdentityStore): Promise<string | undefined> {
+  const { caFile, caSha256, httpUrl } = settings;
+  if (caFile !== undefined) {
+    const pem = readCa(caFile);
+    if (caSha256 !== undefined && fingerprintOf(pem) !== plainFingerprint(caSha256))
+      throw new DomainError(
+        'unauthenticated',
+        `${caFile} has SHA-256 ${fingerprintOf(pem)}, not the cloud.ca_sha256 of the configuration`,
+      );
+    return pem;
+  }
+  if (caSha256 !== undefined && httpUrl.startsWith('https:')) {
+    const known = store.loadPinnedCa();
+    if (known !== undefined && fingerprintOf(known) === plainFingerprint(caSha256)) return known;
+    const pem = await fetchPinnedCa(httpUrl, caSha256);
+    store.savePinnedCa(pem);
+    return pem;
+  }
+  return undefined;
+}
+
+function readCa(path: string): string {
+  try {
+    const pem = readFileSync(path, 'utf8');
+    fingerprintOf(pem);
+    return pem;
+  } catch (cause) {
+    throw new DomainError(
+      'invalid',
+      `cloud.ca_file: ${path} is not a readable PEM certificate (${errorMessage(cause)})`,
+      {
+        cause,
+        problems: [{ field: 'cloud.ca_file', reason: 'is not a readable PEM certificate' }],
+      },
+    );
+  }
+}
+
+/** Asks for the next certificate in good time. A failure costs nothing but a line in the log: the old one is kept. */
+export class CertificateRenewal implements Service {
+  readonly name = 'certificate-renewal';
+  readonly #settings: EnrolSettings;
+  readonly #store: IdentityStore;
+  readonly #clock: Clock;
+  readonly #log: Logger;
+  readonly #onRenewed: () => void;
+
+  constructor(settings: EnrolSettings, store: IdentityStore, clock: Clock, log: Logger, onRenewed: () => void) {
+    this.#settings = settings;
+    this.#store = store;
+    this.#clock = clock;
+    this.#log = log;
+    this.#onRenewed = onRenewed;
+  }
+
+  async run(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) await pause((await this.renewIfDue()) ? RENEWAL_CHECK_MS : RENEWAL_RETRY_MS, signal);
+  }
+
+  /** @returns False when a renewal is due and did not succeed. */
+  async renewIfDue(): Promise<boolean> {
+    try {
+      const identity = this.#store.load();
+      const apiKey = this.#store.loadApiKey();
+      if (!identity || apiKey === undefined || !this.#isDue(identity)) return true;
+      const renewed = await enrol(this.#settings, this.#store, apiKey);
+      this.#log.info({ valid_to_ms: renewed.validTo, serial: renewed.serialNumber }, 'certificate.renewed');
+      this.#onRenewed();
+      return true;
+    } catch (error) {
+      this.#log.warn({ reason: errorMessage(error) }, 'certificate.renewal_failed');
+      return false;
+    }
+  }
+
+  #isDue({ validFrom, validTo }: StoredIdentity): boolean {
+    return this.#clock.epochMs() >= validFrom + RENEW_AFTER * (validTo - validFrom);
+  }
+}

@@ -1,0 +1,117 @@
+import { DomainError, type DomainErrorCode, errorMessage } from '@outrider/shared/errors';
+import { FAILSAFE_MODES } from '@outrider/shared/failsafe/modes';
+import { newId } from '@outrider/shared/ids';
+import { Hono } from 'hono';
+import { bodyLimit } from 'hono/body-limit';
+import { z } from 'zod';
+import type { AgentMetrics } from '../metrics.ts';
+import type { AgentStatus } from './status.ts';
+
+const BODY_BYTES_MAX = 16 * 1024;
+const HTTP_STATUS: Partial<Record<DomainErrorCode, 400 | 404 | 409 | 412 | 413 | 503 | 504>> = {
+  invalid: 400,
+  payload_too_large: 413,
+  not_found: 404,
+  bad_state: 409,
+  rejected: 412,
+  unavailable: 503,
+  offline: 503,
+  timeout: 504,
+};
+
+const triggerSchema = z.strictObject({
+  mode: z.enum(FAILSAFE_MODES),
+  reason: z.string().max(1024).default('local request'),
+  requested_by: z.string().max(256).default('local'),
+});
+const recoverSchema = z.strictObject({
+  latch_id: z.number().int().nonnegative(),
+  nonce: z.string().max(256),
+  requested_by: z.string().max(256).default('local'),
+});
+
+/** What the guard answers. */
+export interface FailsafeAnswer {
+  readonly done: boolean;
+  readonly detail: string;
+  readonly latchId: number;
+  readonly unmet: readonly string[];
+}
+
+/** What the local API asks of the agent. */
+export interface LocalAgent {
+  status(): AgentStatus;
+  /** Why the agent does not do its work yet; empty when it does. */
+  notReady(): string[];
+  trigger(request: { mode: string; reason: string; requestedBy: string; traceId: string }): Promise<FailsafeAnswer>;
+  recover(request: { latchId: number; nonce: string; requestedBy: string; traceId: string }): Promise<FailsafeAnswer>;
+}
+
+/** Read-only routes: also on the loopback port. */
+export function createMetricsApp(agent: LocalAgent, metrics: AgentMetrics): Hono {
+  const app = new Hono();
+  app.get('/status', (c) => c.json(agent.status()));
+  app.get('/metrics', async (c) => c.text(await metrics.render(), 200, { 'content-type': metrics.contentType }));
+  app.get('/ready', (c) => {
+    const waiting = agent.notReady();
+    return c.json({ ready: waiting.length === 0, waiting_for: waiting }, waiting.length === 0 ? 200 : 503);
+  });
+  app.notFound((c) =>
+    c.json({ error: { code: 'not_found', message: `${c.req.method} ${c.req.path} does not exist here` } }, 404),
+  );
+  app.onError((error, c) => {
+    const code = error instanceof DomainError ? error.code : 'internal';
+    const details = error instanceof DomainError ? { problems: error.problems, ...error.details } : {};
+    return c.json({ error: { code, message: errorMessage(error), ...details } }, HTTP_STATUS[code] ?? 500);
+  });
+  return app;
+}
+
+/** All routes: only on the Unix socket, whose file rights decide who may stop and recover the robot here. */
+export function createLocalApp(agent: LocalAgent, metrics: AgentMetrics): Hono {
+  const app = createMetricsApp(agent, metrics);
+  app.use(
+    bodyLimit({
+      maxSize: BODY_BYTES_MAX,
+      onError: () => {
+        throw new DomainError('payload_too_large', `a body has at most ${BODY_BYTES_MAX} bytes`);
+      },
+    }),
+  );
+  app.post('/failsafe/trigger', async (c) => {
+    const { mode, reason, requested_by } = parse(triggerSchema, await readJson(c.req));
+    return c.json(answer(await agent.trigger({ mode, reason, requestedBy: requested_by, traceId: newId('req') })));
+  });
+  app.post('/failsafe/recover', async (c) => {
+    const { latch_id, nonce, requested_by } = parse(recoverSchema, await readJson(c.req));
+    return c.json(
+      answer(await agent.recover({ latchId: latch_id, nonce, requestedBy: requested_by, traceId: newId('req') })),
+    );
+  });
+  return app;
+}
+
+function answer({ done, detail, latchId, unmet }: FailsafeAnswer): { done: boolean; detail: string; latch_id: number } {
+  if (!done)
+    throw new DomainError('rejected', detail || 'the guard refused', { details: { latch_id: latchId, unmet } });
+  return { done, detail, latch_id: latchId };
+}
+
+async function readJson(request: { json(): Promise<unknown> }): Promise<unknown> {
+  try {
+    return await request.json();
+  } catch (cause) {
+    if (cause instanceof DomainError) throw cause;
+    throw new DomainError('invalid', 'the body is not JSON', { cause });
+  }
+}
+
+function parse<T>(schema: z.ZodType<T>, body: unknown): T {
+  const parsed = schema.safeParse(body);
+  if (parsed.success) return parsed.data;
+  const problems = parsed.error.issues.map(({ path, message }) => ({
+    field: path.join('.') || 'body',
+    reason: message,
+  }));
+  throw new DomainError('invalid', problems.map(({ field, reason }) => `${field}: ${reason}`).join('; '), { problems });
+}

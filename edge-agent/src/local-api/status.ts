@@ -1,0 +1,72 @@
+/** What `GET /status` of the local API answers, and `outrider-edge status` prints. Times are ISO 8601, UTC. */
+export interface AgentStatus {
+  readonly robot: { readonly id: string; readonly tenant: string };
+  readonly agent: {
+    readonly version: string;
+    readonly boot_id: string;
+    readonly pid: number;
+    readonly uptime_s: number;
+  };
+  /** `null` while there is no guard to ask. */
+  readonly failsafe: FailsafeView | null;
+  readonly sources: readonly SourceView[];
+  readonly outbox: OutboxView;
+  readonly link: {
+    readonly state: string;
+    readonly since: string;
+    readonly reason: string;
+    readonly connections: number;
+    readonly url: string | null;
+  };
+  readonly certificate: { readonly expires_at: string; readonly serial: string } | null;
+}
+
+export interface FailsafeView {
+  readonly phase: string;
+  readonly mode: string;
+  readonly action: string;
+  readonly gate_open: boolean;
+  readonly latch_id: number;
+  readonly motion_epoch: number;
+  readonly causes: readonly { cause: string; action: string; latched: boolean; detail: string }[];
+  readonly mcu_state: string;
+  readonly heartbeat_rtt_ms: number;
+  /** To be quoted by the next recovery. */
+  readonly recover_nonce: string;
+}
+
+export interface SourceView {
+  readonly source: string;
+  /** `null`: about the source as a whole. */
+  readonly stream: string | null;
+  readonly state: string;
+  readonly code: string | null;
+  readonly message: string | null;
+  readonly rate_hz: number | null;
+  readonly declared_rate_hz: number | null;
+  /** Of a recording, 0 to 100. */
+  readonly percent: number | null;
+}
+
+export interface OutboxView {
+  readonly epoch: string;
+  /** 0 to 1. */
+  readonly fill: number;
+  readonly size_bytes: number;
+  readonly size_bytes_max: number;
+  readonly full: boolean;
+  readonly samples_committed: number;
+  readonly samples_acknowledged: number;
+  readonly samples_dropped: number;
+  readonly gap_records: number;
+  readonly lanes: Readonly<Record<string, LaneView>>;
+}
+
+export interface LaneView {
+  readonly records: number;
+  readonly samples: number;
+  readonly bytes: number;
+  readonly max_seq: number;
+  /** Age of the oldest record that waits; 0 when none does. [s] */
+  readonly lag_s: number;
+}
