@@ -213,6 +213,27 @@ t.test('the broker in this process', async (t) => {
     socket.destroy();
   });
 
+  await t.test('a robot that stops reading is dropped and holds up nobody', async (t) => {
+    const socket = await tlsSocket(one.credentials);
+    const text = (value: string): Buffer => Buffer.concat([Buffer.from([0, value.length]), Buffer.from(value)]);
+    const connect = Buffer.concat([text('MQTT'), Buffer.from([4, 2, 0, 60]), text('default.RB-1')]);
+    const subscribe = Buffer.concat([Buffer.from([0, 1]), text('outrider/v1/default.RB-1/down/+'), Buffer.from([1])]);
+    socket.write(
+      Buffer.concat([Buffer.from([0x10, connect.length]), connect, Buffer.from([0x82, subscribe.length]), subscribe]),
+    );
+    await until(() => socket.bytesRead > 0 && broker.connected(one.robot), 'the session');
+    socket.pause();
+    const heard = victim.other.length;
+    const large = Buffer.alloc(512 * 1024);
+    const floods = Array.from({ length: 60 }, () => broker.publish(downTopic(one.robot, 'ack'), large));
+    await broker.publish(downTopic(two.robot, 'failsafe'), Buffer.from('stop'));
+    await until(() => victim.other.length > heard, 'the stop for the other robot', 4000);
+    await until(() => !broker.connected(one.robot), 'the end of the frozen session');
+    await Promise.allSettled(floods);
+    socket.destroy();
+    t.equal(victim.other.at(-1)?.payload.toString(), 'stop');
+  });
+
   await t.test('a second session of a certificate ends the first and raises the alarm', async (t) => {
     const takeovers = await counter('takeovers', {});
     const first = edgeOf(one);

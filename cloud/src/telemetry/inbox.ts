@@ -5,6 +5,7 @@ import { outrider } from '@outrider/shared/messages';
 import type { UpChannel } from '@outrider/shared/protocol/topics';
 import { downTopic, upTopic } from '@outrider/shared/protocol/topics';
 import { aborted, Backoff, pause, type Service } from '@outrider/shared/service';
+import { SAMPLE_FLAGS } from '@outrider/shared/telemetry';
 import type { Clock, MonotonicMs } from '@outrider/shared/time';
 import type { Committer } from './committer.ts';
 import type { IngestMetrics } from './ingest-metrics.ts';
@@ -212,7 +213,7 @@ export class Inbox implements Service {
   }
 
   #count(outcomes: readonly LaneOutcome[]): void {
-    const { metrics, log } = this.#options;
+    const { clock, metrics, log } = this.#options;
     for (const outcome of outcomes) {
       metrics.records.inc({ lane: outrider.v1.Lane[outcome.lane] }, outcome.stored.length);
       metrics.duplicates.inc(outcome.duplicates);
@@ -221,6 +222,8 @@ export class Inbox implements Service {
       const { robotId, tenantId } = outcome.robot;
       if (outcome.collision)
         log.error({ robotId, tenantId, epoch: outcome.epoch, count: outcome.collisions }, 'ingest.sequence_collided');
+      const received = newestReceivedMs(outcome.stored);
+      if (received !== undefined) metrics.setLag(outcome.robot, clock.epochMs() - received);
       for (const record of outcome.stored) {
         if (record.kind === 'telemetry') metrics.samples.inc(record.block.count);
         else if (record.kind === 'gap') {
@@ -234,4 +237,17 @@ export class Inbox implements Service {
       }
     }
   }
+}
+
+/** When the robot received the newest of this telemetry; recordings that are being replayed do not count. */
+function newestReceivedMs(records: readonly LaneRecord[]): number | undefined {
+  let newest: number | undefined;
+  for (const record of records) {
+    if (record.kind !== 'telemetry') continue;
+    const row = record.block.count - 1;
+    if (((record.block.flags[row] ?? 0) & SAMPLE_FLAGS.replayed) !== 0) continue;
+    const received = Number((record.block.receivedNs[row] ?? 0n) / 1_000_000n);
+    if (newest === undefined || received > newest) newest = received;
+  }
+  return newest;
 }

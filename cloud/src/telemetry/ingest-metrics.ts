@@ -2,8 +2,12 @@ import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
 
 const SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
 
+/** Robots that get a lag series of their own. A larger fleet is watched by its histograms. */
+const LAG_ROBOTS_MAX = 2000;
+
 /** What an operator would look at, or be woken by, about the ingest. */
 export class IngestMetrics {
+  readonly #lagging = new Set<string>();
   readonly batches: Counter<'channel'>;
   readonly records: Counter<'lane'>;
   readonly samples: Counter;
@@ -59,5 +63,13 @@ export class IngestMetrics {
       labelNames: ['tenant', 'robot'],
       registers,
     });
+  }
+
+  /** Notes how old a robot's newest telemetry was when it was stored. */
+  setLag(robot: { readonly tenantId: string; readonly robotId: string }, lagMs: number): void {
+    const key = `${robot.tenantId}.${robot.robotId}`;
+    if (!this.#lagging.has(key) && this.#lagging.size >= LAG_ROBOTS_MAX) return;
+    this.#lagging.add(key);
+    this.dataLagSeconds.set({ tenant: robot.tenantId, robot: robot.robotId }, Math.max(0, lagMs) / 1000);
   }
 }
