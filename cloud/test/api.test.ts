@@ -464,6 +464,40 @@ t.test('a body without a length is counted while it comes', async (t) => {
   t.equal(status, 413);
 });
 
+t.test('rate limits stand in the headers of each surface, and never on telemetry or a stop', async (t) => {
+  await harness.identity.accounts.createTenant('free', 'Free', 'free');
+  const secret = await harness.identity.accounts.createClient({ clientId: 'free-client', tenantId: 'free' });
+  const body = { client_id: 'free-client', client_secret: secret, grant_type: 'client_credentials' };
+  const granted = await call('POST', '/api/v1/auth/token', { body });
+  t.match(granted.headers.get('x-ratelimit-limit'), /^\d+$/);
+  const free = (granted.json as { access_token?: string }).access_token ?? '';
+  const first = await call('GET', '/v1/robots', { token: free });
+  t.equal(first.headers.get('x-rate-limit-limit'), '100');
+  t.equal(first.headers.get('x-rate-limit-remaining'), '99');
+  t.ok(Number(first.headers.get('x-rate-limit-reset')) > Date.now() / 1000);
+  for (let request = 0; request < 99; request += 1) await call('GET', '/v1/robots', { token: free });
+  const over = await call('GET', '/v1/robots', { token: free, headers: { 'x-forwarded-for': '10.9.8.7' } });
+  t.match(over, { status: 429, json: { error: { code: 'RATE_LIMIT_EXCEEDED' } } });
+  t.ok(Number(over.headers.get('retry-after')) >= 1);
+  t.match(await call('GET', '/api/v1/robots/x/health', { token: free }), {
+    status: 429,
+    json: { error: { code: 'RESOURCE_EXHAUSTED' } },
+  });
+  t.equal((await call('POST', '/api/v1/telemetry/events', { token: free, body: EVENT })).status, 404, 'not throttled');
+  t.equal(
+    (await call('POST', '/api/v1/robots/x/failsafe/trigger', { token: free, body: { mode: 'emergency_stop' } })).status,
+    404,
+    'nor a stop',
+  );
+});
+
+t.test('a token that was taken back is refused at once', async (t) => {
+  const short = await harness.token('default', ['robot:read']);
+  t.equal((await call('GET', '/v1/robots', { token: short })).status, 200);
+  t.match((await call('POST', '/api/v1/auth/revoke', { token: short })).json, { revoked: true });
+  t.equal((await call('GET', '/v1/robots', { token: short })).status, 401);
+});
+
 t.test('health, readiness, metrics, keys and documentation are there without a token', async (t) => {
   for (const path of ['/health', '/v1/health', '/api/health', '/api/v1/health'])
     t.match((await call('GET', path)).json, {

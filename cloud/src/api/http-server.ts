@@ -11,6 +11,10 @@ import { WebSocketServer } from 'ws';
 /** A client that has not sent its headers by then is not going to. */
 const HEADERS_TIMEOUT_MS = 10_000;
 const REQUEST_TIMEOUT_MS = 15_000;
+/** Node looks for late requests every 30 s by default, which makes 10 s mean up to 40. */
+const CHECK_MS = 1_000;
+/** A TLS connection without traffic; live streams have heartbeats well within it. */
+const IDLE_MS = 60_000;
 const KEEP_ALIVE_MS = 5_000;
 const CONNECTIONS_MAX = 10_000;
 const HEADER_BYTES_MAX = 16 * 1024;
@@ -105,7 +109,7 @@ function build({ fetch, host, tls, log }: ListenOptions): ServerType {
     overrideGlobalObjects: false,
     websocket: { server: webSockets as unknown as WebSocketServerLike },
   };
-  const limits = { maxHeaderSize: HEADER_BYTES_MAX };
+  const limits = { maxHeaderSize: HEADER_BYTES_MAX, connectionsCheckingInterval: CHECK_MS };
   const server = tls
     ? createAdaptorServer({
         ...common,
@@ -115,10 +119,14 @@ function build({ fetch, host, tls, log }: ListenOptions): ServerType {
           ...tls,
           allowHTTP1: true,
           minVersion: 'TLSv1.2',
+          handshakeTimeout: HEADERS_TIMEOUT_MS,
           settings: { maxConcurrentStreams: 256 },
         },
       })
     : createAdaptorServer({ ...common, createServer, serverOptions: limits });
+  // Covers HTTP/2 sessions, which the timeouts of HTTP/1.1 below do not know.
+  if (tls) server.setTimeout(IDLE_MS);
+  if ('connectionsCheckingInterval' in server) server.connectionsCheckingInterval = CHECK_MS;
   server.maxConnections = CONNECTIONS_MAX;
   if ('headersTimeout' in server) server.headersTimeout = HEADERS_TIMEOUT_MS;
   if ('requestTimeout' in server) server.requestTimeout = REQUEST_TIMEOUT_MS;
