@@ -13,8 +13,8 @@ import {
   signLeaf,
   validFor,
 } from '../src/certificates/x509.ts';
+import { until } from '../src/testing/engines.ts';
 import { type Credentials, epochOf, samples, TestEdge, telemetryRecord } from './ingest-edge.ts';
-import { until } from './ingest-engines.ts';
 import { metric, openGround, startReplica } from './ingest-rig.ts';
 
 const { Lane } = outrider.v1;

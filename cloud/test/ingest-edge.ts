@@ -8,7 +8,7 @@ import { downFilter, presenceTopic, type UpChannel, upTopic } from '@outrider/sh
 import { PROTOCOL_VERSION } from '@outrider/shared/protocol/version';
 import type { Sample } from '@outrider/shared/telemetry';
 import { connect, type IClientOptions, type MqttClient } from 'mqtt';
-import { until } from './ingest-engines.ts';
+import { until } from '../src/testing/engines.ts';
 
 const { Ack, BodyKind, EventRecord, GapRecord, Hello, HelloReply, Lane, PresenceReport, StateRecord, UplinkBatch } =
   outrider.v1;

@@ -4,6 +4,7 @@ import { type DecodedBlock, decodeBlock } from '@outrider/shared/protocol/block'
 import type { EpochMs } from '@outrider/shared/time';
 import type { Test } from 'tap';
 import type { LiveUpdate, StreamCount } from '../src/telemetry/ports.ts';
+import { until } from '../src/testing/engines.ts';
 import {
   batch,
   type Credentials,
@@ -16,7 +17,6 @@ import {
   TestEdge,
   telemetryRecord,
 } from './ingest-edge.ts';
-import { until } from './ingest-engines.ts';
 import { type Ground, metric, type Replica } from './ingest-rig.ts';
 
 const { BodyKind, Lane } = outrider.v1;

@@ -7,7 +7,6 @@ import t from 'tap';
 import { writeMosquittoConfig } from '../src/broker/mosquitto.ts';
 import type { MqttClientBus } from '../src/broker/mqtt-client-bus.ts';
 import type { LiveUpdate } from '../src/telemetry/ports.ts';
-import { epochOf, samples, TestEdge, telemetryRecord } from './ingest-edge.ts';
 import {
   type Engine,
   freePort,
@@ -16,7 +15,8 @@ import {
   startMosquitto,
   startPostgres,
   until,
-} from './ingest-engines.ts';
+} from '../src/testing/engines.ts';
+import { epochOf, samples, TestEdge, telemetryRecord } from './ingest-edge.ts';
 import { type Ground, metric, openGround, type Replica, startReplica } from './ingest-rig.ts';
 import { ingestSuite } from './ingest-suite.ts';
 

@@ -8,6 +8,8 @@ export interface ChildPlan {
   readonly command: string;
   readonly args: readonly string[];
   readonly logFile: string;
+  /** Added to this process's environment. */
+  readonly env?: Readonly<Record<string, string>>;
   /** Called with each new process id, the first included. */
   readonly onPid?: (pid: number) => void;
 }
@@ -56,7 +58,10 @@ export class SupervisedChild {
 
   async #keepRunning(): Promise<void> {
     while (!this.#stop.signal.aborted) {
-      const child = spawn(this.#plan.command, this.#plan.args, { stdio: ['ignore', 'pipe', 'pipe'] });
+      const child = spawn(this.#plan.command, this.#plan.args, {
+        stdio: ['ignore', 'pipe', 'pipe'],
+        env: { ...process.env, ...this.#plan.env },
+      });
       this.#child = child;
       child.stdout.pipe(this.#log, { end: false });
       child.stderr.pipe(this.#log, { end: false });

@@ -31,6 +31,9 @@ export interface CloudOptions {
   /** `0`: any free ports, the same again at the next start. Absent: the defaults. */
   readonly httpPort?: number;
   readonly extraArgs?: readonly string[];
+  readonly env?: Readonly<Record<string, string>>;
+  /** Credentials made by another replica on the same database. */
+  readonly bootstrap?: Bootstrap;
 }
 
 export interface Cloud {
@@ -76,10 +79,15 @@ export class Stack {
     return join(this.#options.stateDir, 'logs', `${name}.log`);
   }
 
-  start(name: string, command: string, args: readonly string[]): SupervisedChild {
+  start(
+    name: string,
+    command: string,
+    args: readonly string[],
+    env: Readonly<Record<string, string>> = {},
+  ): SupervisedChild {
     const { say, onPid } = this.#options;
     const child = new SupervisedChild(
-      { name, command, args, logFile: this.logFile(name), onPid: (pid) => onPid?.(name, pid) },
+      { name, command, args, env, logFile: this.logFile(name), onPid: (pid) => onPid?.(name, pid) },
       say,
     );
     this.#children.push(child);
@@ -99,14 +107,14 @@ export class Stack {
       args.push('--http-port', String(ports[0]), '--https-port', String(ports[1]), '--mqtt-port', String(ports[2]));
     } else if (options.httpPort !== undefined) args.push('--http-port', String(options.httpPort));
     writeFileSync(readyFile, '');
-    const child = this.start(name, process.execPath, args);
+    const child = this.start(name, process.execPath, args, options.env);
     await this.until(
       'the control plane',
       () => readFileSync(readyFile, 'utf8') !== '',
       () => this.#death(child, name),
     );
     const ready = readJson<CloudReady>(readyFile);
-    const bootstrap = readJson<Bootstrap>(join(home, 'bootstrap.json'));
+    const bootstrap = options.bootstrap ?? readJson<Bootstrap>(join(home, 'bootstrap.json'));
     return { child, ready, bootstrap, client: new CloudClient(ready, bootstrap) };
   }
 
@@ -153,14 +161,14 @@ export class Stack {
     await this.edgeCommand('enroll', '--config', configFile, '--api-key', apiKey);
   }
 
+  /** Runs a verb of outrider-cloud. @throws Error with what it said when it fails. */
+  async cloudCommand(args: readonly string[], env: Readonly<Record<string, string>> = {}): Promise<string> {
+    return command('outrider-cloud', [CLOUD, ...args], env);
+  }
+
   /** Runs a verb of outrider-edge. @throws Error with what it said when it fails. */
   async edgeCommand(...args: readonly string[]): Promise<string> {
-    try {
-      return (await run(process.execPath, [EDGE, ...args])).stdout;
-    } catch (error) {
-      const said = (error as { stderr?: string }).stderr?.trim();
-      throw new Error(`outrider-edge ${args[0]}: ${said || errorMessage(error)}`);
-    }
+    return command('outrider-edge', [EDGE, ...args]);
   }
 
   /** Polls until ready, or throws: when the thing died, when it takes too long, when the stack is told to stop. */
@@ -191,6 +199,19 @@ export class Stack {
     const key = await client.registerRobot(robotId);
     writeFileSync(keyFile, `${key}\n`, { mode: 0o600 });
     return key;
+  }
+}
+
+async function command(
+  name: string,
+  args: readonly string[],
+  env: Readonly<Record<string, string>> = {},
+): Promise<string> {
+  try {
+    return (await run(process.execPath, args, { env: { ...process.env, ...env } })).stdout;
+  } catch (error) {
+    const said = (error as { stderr?: string }).stderr?.trim();
+    throw new Error(`${name} ${args[1]}: ${said || errorMessage(error)}`);
   }
 }
 
