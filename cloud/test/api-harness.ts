@@ -20,6 +20,14 @@ import { type Database, openDatabase } from '../src/storage/database.ts';
 import { openSecretBox } from '../src/storage/secret-box.ts';
 import { openTelemetry, type Telemetry } from '../src/telemetry/open-telemetry.ts';
 
+/** A small event that the telemetry endpoint takes. */
+export const EVENT = { robot_id: 'RB-1', timestamp: '2026-01-11T05:12:00Z', flags: ['nominal'] };
+
+/** What registers a robot. */
+export const describeRobot = (robotId: string) => ({
+  robot_descriptor: { robot_id: robotId, robot_name: robotId, robot_type: 'arm', capabilities: { lift: {} } },
+});
+
 /** Robots at the end of a line: which are connected, what they were sent, and what they answer. */
 export class ScriptedBus implements DeviceBus {
   readonly sent: { topic: string; trigger: outrider.v1.FailsafeTrigger }[] = [];

@@ -1,25 +1,15 @@
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
-import { request } from 'node:http';
-import { connect } from 'node:net';
-import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import t from 'tap';
-import { type Answer, startHarness } from './api-harness.ts';
-
-const FUZZ = new URL('../../../../shared/data/json_fuzz/', import.meta.url);
-const skip = existsSync(FUZZ) ? false : 'the files of ../shared/data/json_fuzz are not here';
-const EVENT = { robot_id: 'RB-1', timestamp: '2026-01-11T05:12:00Z', flags: ['nominal'] };
-const describe = (robotId: string) => ({
-  robot_descriptor: { robot_id: robotId, robot_name: robotId, robot_type: 'arm', capabilities: { lift: {} } },
-});
+import { contractTests } from './api-contract.ts';
+import { type Answer, describeRobot, EVENT, startHarness } from './api-harness.ts';
+import { hostileTests } from './api-hostile.ts';
 
 const harness = await startHarness({ answerTimeoutMs: 100 });
 const { call } = harness;
 const token = await harness.token('default');
 const other = await harness.token('other');
 t.teardown(() => harness.close());
-for (const robotId of ['RB-1', 'RB-2']) await call('POST', '/v1/robots', { token, body: describe(robotId) });
-await call('POST', '/v1/robots', { token: other, body: describe('RB-9') });
+for (const robotId of ['RB-1', 'RB-2']) await call('POST', '/v1/robots', { token, body: describeRobot(robotId) });
+await call('POST', '/v1/robots', { token: other, body: describeRobot('RB-9') });
 
 /** What an envelope says, whichever surface it is of. */
 function readError(surface: string, { json }: Answer): { code: unknown; requestId: unknown } {
@@ -82,7 +72,7 @@ t.test('every surface answers failures in its own envelope, whoever finds them',
     ['wia', 'POST', '/v1/robots', 413, 'PAYLOAD_TOO_LARGE', { token, body: big }],
     ['wia', 'POST', '/v1/robots', 400, 'VALIDATION_FAILED', { token, body: 'no json' }],
     ['wia', 'POST', '/v1/robots', 422, 'VALIDATION_FAILED', { token, body: { robot_descriptor: { robot_id: 7 } } }],
-    ['wia', 'POST', '/v1/robots', 409, 'ROBOT_ALREADY_EXISTS', { token, body: describe('RB-1') }],
+    ['wia', 'POST', '/v1/robots', 409, 'ROBOT_ALREADY_EXISTS', { token, body: describeRobot('RB-1') }],
     ['wia', 'GET', '/v1/robots?limit=201', 422, 'VALIDATION_FAILED', { token }],
     ['wia', 'GET', '/v1/robots?limit=1&limit=2', 422, 'VALIDATION_FAILED', { token }],
     ['wia', 'GET', '/v1/robots?lmit=1', 422, 'VALIDATION_FAILED', { token }],
@@ -270,93 +260,8 @@ t.test('the list can be filtered, and pages add up', async (t) => {
   t.equal((await list('type=arm&status=maintenance')).pagination['total'], 0);
 });
 
-t.test('another tenant’s robots do not exist, on any route', async (t) => {
-  const document = (await call('GET', '/openapi.json')).json as unknown as {
-    paths: Record<string, Record<string, { security: unknown[] }>>;
-  };
-  const routes = Object.entries(document.paths).flatMap(([path, methods]) =>
-    Object.keys(methods).map((method) => ({ path, method })),
-  );
-  const ofRobots = routes.filter(({ path }) => path.includes('{robot_id}'));
-  t.ok(ofRobots.length >= 8, `${ofRobots.length} routes name a robot`);
-  const key = (
-    (await call('POST', '/v1/robots', { token: other, body: describe('RB-8') })).json as unknown as {
-      data: { api_key: string };
-    }
-  ).data.api_key;
-  const bodies: Record<string, unknown> = {
-    '/failsafe/trigger': { mode: 'emergency_stop' },
-    '/certificates': { csr: 'x' },
-  };
-  for (const { path, method } of ofRobots) {
-    const body = Object.entries(bodies).find(([end]) => path.endsWith(end))?.[1];
-    const query = path.endsWith('/export') ? '?stream=x' : '';
-    const ask = (robotId: string, by: string) =>
-      call(method.toUpperCase(), path.replace('{robot_id}', robotId) + query, { token: by, ...(body ? { body } : {}) });
-    const foreign = await ask('RB-1', other);
-    const absent = await ask('RB-X', other);
-    const expected = path.endsWith('/certificates') ? 403 : 404;
-    t.equal(foreign.status, expected, `${method} ${path}`);
-    t.equal(absent.status, expected, `${method} ${path} of a robot that is not there`);
-    const blank = (answer: Answer): string => answer.text.replaceAll(/RB-[1X]|req_\w+|\d{4}-[^"]+Z/g, '*');
-    t.equal(blank(foreign), blank(absent), 'the same words for both');
-    t.equal((await ask('RB-1', key)).status, 403, `${method} ${path} with the key of another robot`);
-  }
-  t.equal((await call('POST', '/api/v1/telemetry/events', { token: other, body: EVENT })).status, 404);
-  t.equal(
-    (
-      await call('GET', '/api/v1/dashboard/stream?robot_id=RB-1', {
-        token: other,
-        headers: { accept: 'text/event-stream' },
-      })
-    ).status,
-    404,
-  );
-  const listed = await call('GET', '/v1/robots', { token: other });
-  t.notOk(listed.text.includes('RB-1'));
-  t.equal(harness.bus.sent.length, 0, 'no stop went out');
-});
-
-t.test('the OpenAPI document and the routes are the same list, and every route says who may call it', async (t) => {
-  const document = (await call('GET', '/openapi.json')).json as unknown as {
-    openapi: string;
-    paths: Record<
-      string,
-      Record<string, { operationId?: string; security?: Record<string, string[]>[]; responses: object }>
-    >;
-  };
-  t.equal(document.openapi, '3.1.0');
-  const documented = Object.entries(document.paths).flatMap(([path, methods]) =>
-    Object.keys(methods).map((method) => `${method.toUpperCase()} ${path}`),
-  );
-  const routed = harness.api.app.routes
-    .filter(({ method }) => method !== 'ALL')
-    .map(({ method, path }) => `${method} ${path.replaceAll(/:(\w+)/g, '{$1}')}`);
-  t.same(documented.sort(), routed.sort());
-  const operations = Object.entries(document.paths).flatMap(([path, methods]) =>
-    Object.entries(methods).map(([method, operation]) => ({ path, method, ...operation })),
-  );
-  t.equal(
-    new Set(operations.map((operation) => operation.operationId)).size,
-    operations.length,
-    'operation ids are unique',
-  );
-  for (const { path, method, security } of operations) {
-    if ((security ?? []).length === 0) continue;
-    const concrete = path.replace('{robot_id}', 'RB-1');
-    t.equal((await call(method.toUpperCase(), concrete)).status, 401, `${method} ${path} without a token`);
-    const nobody = await harness.token('default', ['work:read']);
-    if (path !== '/api/v1/auth/revoke')
-      t.equal(
-        (await call(method.toUpperCase(), concrete, { token: nobody })).status,
-        403,
-        `${method} ${path} without a scope`,
-      );
-  }
-});
-
 t.test('a certificate needs the robot’s own key and its own key pair', async (t) => {
-  const registered = (await call('POST', '/v1/robots', { token, body: describe('RB-C') })).json as unknown as {
+  const registered = (await call('POST', '/v1/robots', { token, body: describeRobot('RB-C') })).json as unknown as {
     data: { api_key: string };
   };
   const key = registered.data.api_key;
@@ -373,95 +278,7 @@ t.test('a certificate needs the robot’s own key and its own key pair', async (
     202,
   );
   t.equal((await call('POST', '/api/v1/telemetry/events', { token: key, body: EVENT })).status, 403);
-  t.equal((await call('POST', '/v1/robots', { token: key, body: describe('RB-D') })).status, 403);
-});
-
-t.test('every JSON of the public suite gets a clear answer', { skip }, async (t) => {
-  const folder = fileURLToPath(new URL('JSONTestSuite/', FUZZ));
-  const names = readdirSync(folder).filter((name) => name.endsWith('.json'));
-  t.ok(names.length > 250, `${names.length} files`);
-  const statuses: Record<string, Set<number>> = {};
-  for (const name of names) {
-    const body = new Uint8Array(readFileSync(join(folder, name)));
-    const { status, text } = await call('POST', '/api/v1/telemetry/events', { token, body });
-    if (status !== 400 || !text.includes('"INVALID_ARGUMENT"')) t.fail(`${name}: ${status} ${text.slice(0, 100)}`);
-    const set = statuses[name.slice(0, 1)] ?? new Set();
-    set.add(status);
-    statuses[name.slice(0, 1)] = set;
-  }
-  t.same(Object.keys(statuses).sort(), ['n', 'y']);
-  const strings = JSON.parse(readFileSync(new URL('blns.json', FUZZ), 'utf8')) as string[];
-  t.ok(strings.length > 400, `${strings.length} strings`);
-  for (const text of strings) {
-    const asId = await call('POST', '/api/v1/telemetry/events', { token, body: { ...EVENT, robot_id: text } });
-    const asPath = await call('GET', `/v1/robots/${encodeURIComponent(text)}/state`, { token });
-    const asName = await call('GET', `/v1/robots?type=${encodeURIComponent(text)}`, { token });
-    if (![400, 404].includes(asId.status)) t.fail(`id ${text}: ${asId.status}`);
-    if (asPath.status < 400 ? !['.', '..', ''].includes(text) : asPath.status >= 500)
-      t.fail(`path ${text}: ${asPath.status}`);
-    if (![200, 422].includes(asName.status)) t.fail(`type ${text}: ${asName.status} ${asName.text}`);
-  }
-  t.equal((await call('GET', '/health')).status, 200);
-});
-
-t.test('sockets that are not HTTP as it should be are closed with an answer', async (t) => {
-  const { port } = new URL(harness.url);
-  const talk = (bytes: string): Promise<string> =>
-    new Promise((resolve, reject) => {
-      const socket = connect(Number(port), '127.0.0.1', () => socket.write(bytes));
-      let text = '';
-      socket.on('data', (chunk) => {
-        text += chunk.toString();
-        if (/^HTTP\/1\.1 4\d\d/.test(text) && text.includes('\r\n\r\n')) socket.destroy();
-      });
-      socket.on('close', () => resolve(text.split('\r\n')[0] ?? ''));
-      socket.on('error', reject);
-    });
-  t.match(
-    await talk(
-      'GET /health HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAA\r\n\r\n',
-    ),
-    / 400 /,
-    'an upgrade to h2c',
-  );
-  t.match(
-    await talk('POST /health HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n'),
-    / 400 /,
-    'two lengths',
-  );
-  t.match(
-    await talk(`GET /health HTTP/1.1\r\nHost: a\r\nX: ${'x'.repeat(20_000)}\r\n\r\n`),
-    / 431 /,
-    'too many header bytes',
-  );
-  t.match(
-    await talk(
-      'GET /api/v1/dashboard/stream HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n',
-    ),
-    / 401 /,
-    'a WebSocket without a token',
-  );
-});
-
-t.test('a body without a length is counted while it comes', async (t) => {
-  const status = await new Promise<number | undefined>((resolve, reject) => {
-    const upload = request(
-      `${harness.url}/v1/robots`,
-      { method: 'POST', headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' } },
-      (reply) => {
-        reply.resume();
-        resolve(reply.statusCode);
-        upload.destroy();
-      },
-    );
-    upload.on('error', (error: NodeJS.ErrnoException) =>
-      error.code === 'ECONNRESET' || error.code === 'EPIPE' ? undefined : reject(error),
-    );
-    const chunk = Buffer.alloc(64 * 1024, 0x20);
-    for (let sent = 0; sent < 10; sent += 1) upload.write(chunk);
-    upload.end();
-  });
-  t.equal(status, 413);
+  t.equal((await call('POST', '/v1/robots', { token: key, body: describeRobot('RB-D') })).status, 403);
 });
 
 t.test('rate limits stand in the headers of each surface, and never on telemetry or a stop', async (t) => {
@@ -497,6 +314,9 @@ t.test('a token that was taken back is refused at once', async (t) => {
   t.match((await call('POST', '/api/v1/auth/revoke', { token: short })).json, { revoked: true });
   t.equal((await call('GET', '/v1/robots', { token: short })).status, 401);
 });
+
+contractTests(t, harness, token, other);
+hostileTests(t, harness, token);
 
 t.test('health, readiness, metrics, keys and documentation are there without a token', async (t) => {
   for (const path of ['/health', '/v1/health', '/api/health', '/api/v1/health'])

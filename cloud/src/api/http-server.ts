@@ -106,7 +106,6 @@ function build({ fetch, host, tls, log }: ListenOptions): ServerType {
   const common = {
     fetch,
     hostname: host,
-    overrideGlobalObjects: false,
     websocket: { server: webSockets as unknown as WebSocketServerLike },
   };
   const limits = { maxHeaderSize: HEADER_BYTES_MAX, connectionsCheckingInterval: CHECK_MS };
