@@ -2,7 +2,7 @@ import type { Test } from 'tap';
 import { type Answer, describeRobot, EVENT, type Harness } from './api-harness.ts';
 
 /** What must hold on every route, taken from the OpenAPI document so that no new route can be forgotten. */
-export function contractTests(t: Test, harness: Harness, token: string, other: string): void {
+export function contractTests(t: Test, harness: Harness, other: string): void {
   const { call } = harness;
   t.test('another tenant’s robots do not exist, on any route', async (t) => {
     const document = (await call('GET', '/openapi.json')).json as unknown as {
