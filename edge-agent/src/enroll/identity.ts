@@ -19,6 +19,7 @@ import type { EpochMs } from '@outrider/shared/time';
 
 /** Generations kept: the one in use and the one before it. */
 const GENERATIONS_KEPT = 2;
+const STABLE_NAMES = { 'robot.crt': 'cert.pem', 'robot.key': 'key.pem', 'ca.crt': 'ca.pem' } as const;
 const FACTS_FILE = 'identity.json';
 
 /** Who the robot is to the cloud. */
@@ -102,7 +103,18 @@ export class IdentityStore {
     symlinkSync(generation, link);
     renameSync(link, join(this.#directory, 'current'));
     syncDirectory(this.#directory);
+    this.#linkForPeople();
     this.#forgetOld(generation);
+  }
+
+  /** Stable names for openssl and the like. */
+  #linkForPeople(): void {
+    for (const [name, target] of Object.entries(STABLE_NAMES)) {
+      const path = join(this.#directory, name);
+      if (existsSync(path)) continue;
+      rmSync(path, { force: true });
+      symlinkSync(join('current', target), path);
+    }
   }
 
   /** The robot's API key, with which it asks for the next certificate. */

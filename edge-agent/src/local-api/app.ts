@@ -1,5 +1,5 @@
 import { DomainError, type DomainErrorCode, errorMessage } from '@outrider/shared/errors';
-import { FAILSAFE_MODES } from '@outrider/shared/failsafe/modes';
+import { FAILSAFE_MODES, type FailsafeMode } from '@outrider/shared/failsafe/modes';
 import { newId } from '@outrider/shared/ids';
 import { Hono } from 'hono';
 import { bodyLimit } from 'hono/body-limit';
@@ -43,7 +43,12 @@ export interface LocalAgent {
   status(): AgentStatus;
   /** Why the agent does not do its work yet; empty when it does. */
   notReady(): string[];
-  trigger(request: { mode: string; reason: string; requestedBy: string; traceId: string }): Promise<FailsafeAnswer>;
+  trigger(request: {
+    mode: FailsafeMode;
+    reason: string;
+    requestedBy: string;
+    traceId: string;
+  }): Promise<FailsafeAnswer>;
   recover(request: { latchId: number; nonce: string; requestedBy: string; traceId: string }): Promise<FailsafeAnswer>;
 }
 

@@ -1,3 +1,4 @@
+import { DomainError } from '@outrider/shared/errors';
 import { aborted, type Service } from '@outrider/shared/service';
 import { type Sample, valueCount } from '@outrider/shared/telemetry';
 import type { MonotonicMs } from '@outrider/shared/time';
@@ -104,6 +105,8 @@ export class Outbox implements Service {
    * @param position Where its recording stands after it. It is written in the transaction that holds the sample.
    */
   appendSample(sample: Sample, position?: { readonly source: string; readonly value: number }): void {
+    // While the program stops, the guard may still hand over a sample.
+    if (this.#store.isClosed) return;
     if (sample.values.length !== valueCount(sample.layout)) {
       this.#refuseSample(sample);
       return;
@@ -119,6 +122,7 @@ export class Outbox implements Service {
    * @throws DomainError `unavailable` when it had to give way to newer events.
    */
   appendEvent(event: OutboxEvent): Promise<void> {
+    if (this.#store.isClosed) return Promise.reject(new DomainError('unavailable', 'the outbox is closed'));
     const stored = this.#pending.addEvent(event.eventId, eventRecord(event));
     if (!this.#eventCommitScheduled) {
       this.#eventCommitScheduled = true;

@@ -1,0 +1,196 @@
+import { resolve } from 'node:path';
+import { DomainError, errorMessage } from '@outrider/shared/errors';
+import { FAILSAFE_MODES } from '@outrider/shared/failsafe/modes';
+import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
+import { type EnrolArguments, enrolCommand } from './cli/enroll.ts';
+import { EXIT, exitCodeOf } from './cli/exit-codes.ts';
+import { formatFailsafe, formatQueue, formatStatus } from './cli/format.ts';
+import { callAgent } from './cli/local-client.ts';
+import { loadConfig } from './config.ts';
+import type { AgentStatus } from './local-api/status.ts';
+import { AGENT_VERSION } from './version.ts';
+
+const CONFIG_DEFAULT = '/etc/outrider/edge.yaml';
+
+interface AtAgent {
+  readonly config: string;
+  readonly json?: boolean;
+}
+interface RunArguments {
+  readonly config: string;
+  readonly replay?: string;
+  readonly speed?: number;
+  readonly exitWhenDone?: boolean;
+  readonly fromStart?: boolean;
+  readonly readyFile?: string;
+}
+
+const program = new Command('outrider-edge')
+  .description('The daemon on the robot: reads it, keeps every sample, stops it when it must, syncs with the cloud.')
+  .version(AGENT_VERSION)
+  .showHelpAfterError('(add --help for the options)')
+  .exitOverride()
+  .addHelpText(
+    'after',
+    `
+Examples:
+  outrider-edge enroll --config edge.yaml --api-key-file key.txt
+  outrider-edge run --config edge.yaml
+  outrider-edge run --config edge.yaml --replay drive.mcap --speed 20 --exit-when-done
+  outrider-edge status
+  outrider-edge failsafe trigger emergency_stop --reason "smoke"
+
+Exit codes:
+  0 done   1 failed   2 wrong usage   69 the agent or the cloud does not answer   78 the configuration is wrong`,
+  );
+
+withConfig(program.command('run'))
+  .description('Run the agent until SIGTERM or SIGINT.')
+  .option('--replay <file>', 'replay a recording (.mcap, .db3, .csv) instead of the configured sources')
+  .option('--speed <x>', 'recorded seconds per second, 0 for as fast as possible (default 1)', speed)
+  .option('--from-start', 'replay from the beginning, also what was taken over by an earlier run')
+  .option('--exit-when-done', 'end once the recordings are over and the cloud has everything')
+  .option('--ready-file <file>', 'where to write a JSON once the local API answers')
+  .action(async (given: RunArguments) => {
+    const { replay, speed: replaySpeed } = given;
+    if (replay === undefined && replaySpeed !== undefined)
+      throw new CommanderError(EXIT.usage, 'outrider.speed', 'error: --speed needs --replay');
+    const config = loadConfig(given.config, {
+      ...(replay !== undefined && { replayFile: replay }),
+      ...(replaySpeed !== undefined && { replaySpeed }),
+    });
+    const { runAgent } = await import('./main.ts');
+    await runAgent(
+      config,
+      {
+        exitWhenDone: given.exitWhenDone ?? false,
+        fromStart: given.fromStart ?? false,
+        readyFile: given.readyFile === undefined ? undefined : resolve(given.readyFile),
+      },
+      stopSignal(),
+    );
+  });
+
+withConfig(program.command('guard'))
+  .description('Run the guard process alone, as its systemd unit does.')
+  .action(async ({ config }: AtAgent) => {
+    const { loadGuardConfig } = await import('./guard/guard-config.ts');
+    const { guardMain } = await import('./guard/main.ts');
+    process.exitCode = await guardMain(await loadGuardConfig(config));
+  });
+
+withConfig(program.command('enroll'))
+  .description("Make this robot's key and get its certificate from the cloud.")
+  .option('--api-key <key>', 'the key from the registration of the robot (or OUTRIDER_API_KEY)')
+  .option('--api-key-file <file>', 'a file that holds it, which does not show in the list of processes')
+  .option('--ca-sha256 <fingerprint>', "SHA-256 of the cloud's CA certificate, when there is no cloud.ca_file")
+  .action((given: EnrolArguments) => enrolCommand(given));
+
+atAgent(program.command('status'), 'Show how the agent is doing.', ({ config, json }) =>
+  show(config, json, formatStatus),
+);
+atAgent(program.command('queue'), 'Show what waits in the outbox.', ({ config, json }) =>
+  show(config, json, formatQueue),
+);
+
+withConfig(program.command('config').description('Look at the configuration.').command('check'))
+  .description('Check the configuration and say what is wrong, with the path of each option.')
+  .action(({ config }: AtAgent) => {
+    const { device, sources, stateDir } = loadConfig(config);
+    const types = sources.map(({ type }) => type).join(', ') || 'none';
+    console.log(
+      `${resolve(config)}: ok\nrobot ${device.tenantId}.${device.robotId}, sources: ${types}, state in ${stateDir}`,
+    );
+  });
+
+const failsafe = program.command('failsafe').description('Look at, trip or recover the failsafe, here at the robot.');
+atAgent(failsafe.command('status'), 'Show the failsafe and its causes.', ({ config, json }) =>
+  show(
+    config,
+    json,
+    (status) => formatFailsafe(status.failsafe).join('\n'),
+    (status) => status.failsafe,
+  ),
+);
+atAgent(
+  failsafe
+    .command('trigger')
+    .argument('<mode>', `one of ${FAILSAFE_MODES.join(', ')}`)
+    .option('--reason <text>', 'why, for the record'),
+  'Stop the robot and latch a mode.',
+  async ({ config }, mode, given) => {
+    const reason = given['reason'];
+    const body = { mode, ...(typeof reason === 'string' ? { reason } : {}) };
+    console.log(JSON.stringify(await callAgent(socketOf(config), 'POST', '/failsafe/trigger', body)));
+  },
+);
+atAgent(
+  failsafe.command('recover'),
+  'Clear the latch; says what is missing when that is refused.',
+  async ({ config }) => {
+    const socket = socketOf(config);
+    const { failsafe: now } = (await callAgent(socket, 'GET', '/status')) as AgentStatus;
+    if (!now) throw new DomainError('unavailable', 'the guard does not answer');
+    const body = { latch_id: now.latch_id, nonce: now.recover_nonce };
+    console.log(JSON.stringify(await callAgent(socket, 'POST', '/failsafe/recover', body)));
+  },
+);
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  process.exitCode = failed(error);
+}
+
+function withConfig(command: Command): Command {
+  return command.addOption(new Option('--config <file>', 'the configuration').default(CONFIG_DEFAULT)).exitOverride();
+}
+
+function atAgent(
+  command: Command,
+  description: string,
+  action: (given: AtAgent, argument: string, options: Readonly<Record<string, unknown>>) => Promise<void>,
+): void {
+  withConfig(command)
+    .description(description)
+    .option('--json', 'as JSON')
+    .action((...given: unknown[]) => {
+      const [first, second] = given;
+      const options = (typeof first === 'string' ? second : first) as AtAgent & Readonly<Record<string, unknown>>;
+      return action(options, typeof first === 'string' ? first : '', options);
+    });
+}
+
+async function show(
+  config: string,
+  asJson: boolean | undefined,
+  format: (status: AgentStatus) => string,
+  pick: (status: AgentStatus) => unknown = (status) => status,
+): Promise<void> {
+  const status = (await callAgent(socketOf(config), 'GET', '/status')) as AgentStatus;
+  console.log(asJson ? JSON.stringify(pick(status), null, 2) : format(status));
+}
+
+function socketOf(config: string): string {
+  return loadConfig(config).localApi.socketPath;
+}
+
+function speed(text: string): number {
+  const value = Number(text);
+  if (text.trim() !== '' && value >= 0 && value <= 1000) return value;
+  throw new InvalidArgumentError('It must be a number from 0 to 1000.');
+}
+
+function stopSignal(): AbortSignal {
+  const stop = new AbortController();
+  for (const name of ['SIGTERM', 'SIGINT'] as const) process.once(name, () => stop.abort());
+  return stop.signal;
+}
+
+function failed(error: unknown): number {
+  // Commander has printed its own message, also for --help and --version, which are no failures.
+  if (error instanceof CommanderError && error.code !== 'outrider.speed')
+    return error.exitCode === 0 ? EXIT.ok : EXIT.usage;
+  console.error(`outrider-edge: ${errorMessage(error)}`);
+  return error instanceof CommanderError ? EXIT.usage : exitCodeOf(error);
+}

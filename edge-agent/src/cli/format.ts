@@ -1,0 +1,96 @@
+import type { AgentStatus, FailsafeView, LaneView, SourceView } from '../local-api/status.ts';
+
+const SECONDS_PER_DAY = 86_400;
+
+/** The agent's status for a person. */
+export function formatStatus(status: AgentStatus): string {
+  const { robot, agent, link, certificate, outbox } = status;
+  return [
+    `robot        ${robot.tenant}.${robot.id}   agent ${agent.version}, pid ${agent.pid}, up ${duration(agent.uptime_s)}`,
+    ...formatFailsafe(status.failsafe),
+    `link         ${link.state}${link.url ? ` ${link.url}` : ''}, since ${link.since}${link.reason ? `\n             ${link.reason}` : ''}`,
+    `certificate  ${certificate ? `valid until ${certificate.expires_at}` : 'none; run: outrider-edge enroll'}`,
+    `outbox       ${percent(outbox.fill)} of ${bytes(outbox.size_bytes_max)}${outbox.full ? ', FULL' : ''}, ${waiting(outbox.lanes)}`,
+    ...(outbox.samples_dropped > 0
+      ? [`             ${outbox.samples_dropped} samples dropped in ${outbox.gap_records} records`]
+      : []),
+    status.sources.length === 0 ? 'sources      none' : 'sources',
+    ...status.sources.map(formatSource),
+  ].join('\n');
+}
+
+/** The outbox for a person. */
+export function formatQueue({ outbox, link }: AgentStatus): string {
+  const rows = Object.entries(outbox.lanes).map(([lane, { records, samples, bytes: size, lag_s, max_seq }]) =>
+    [
+      lane.padEnd(10),
+      String(records).padStart(9),
+      String(samples).padStart(10),
+      bytes(size).padStart(10),
+      duration(lag_s).padStart(10),
+      String(max_seq).padStart(10),
+    ].join(' '),
+  );
+  return [
+    `epoch ${outbox.epoch}, ${percent(outbox.fill)} of ${bytes(outbox.size_bytes_max)} used, link ${link.state}`,
+    `committed ${outbox.samples_committed} samples, acknowledged ${outbox.samples_acknowledged}, dropped ${outbox.samples_dropped}`,
+    'lane         records    samples      bytes     oldest   last seq',
+    ...rows,
+  ].join('\n');
+}
+
+/** The failsafe for a person, a line each. */
+export function formatFailsafe(failsafe: FailsafeView | null): string[] {
+  if (!failsafe) return ['failsafe     the guard does not answer'];
+  const { phase, mode, action, gate_open, latch_id, mcu_state, causes } = failsafe;
+  const gate = gate_open ? 'gate open, the robot may move' : 'gate closed';
+  return [
+    `failsafe     ${phase}${mode ? ` ${mode}` : ''}${action && action !== 'NONE' ? ` (${action})` : ''}, ${gate}${mcu_state ? `, MCU ${mcu_state}` : ''}`,
+    ...(latch_id > 0 && phase === 'LATCHED'
+      ? [`             latch ${latch_id}; to clear: outrider-edge failsafe recover`]
+      : []),
+    ...causes.map(
+      ({ cause, action: what, latched, detail }) =>
+        `             - ${cause}: ${what}${latched ? ', latched' : ''}${detail ? `, ${detail}` : ''}`,
+    ),
+  ];
+}
+
+function formatSource({
+  source,
+  stream,
+  state,
+  rate_hz,
+  declared_rate_hz,
+  percent: done,
+  code,
+  message,
+}: SourceView): string {
+  const rate = rate_hz === null ? '' : ` ${rate_hz} Hz${declared_rate_hz ? ` of ${declared_rate_hz}` : ''}`;
+  const progress = done === null ? '' : ` ${done} %`;
+  const remark = code || message ? `\n                 ${[code, message].filter(Boolean).join(': ')}` : '';
+  return `  ${stream === null ? source : `  ${stream}`}: ${state}${rate}${progress}${remark}`;
+}
+
+function waiting(lanes: Readonly<Record<string, LaneView>>): string {
+  const views = Object.values(lanes);
+  const records = views.reduce((sum, lane) => sum + lane.records, 0);
+  if (records === 0) return 'everything is in the cloud';
+  const samples = lanes['telemetry']?.samples ?? 0;
+  return `${records} records (${samples} samples) wait, the oldest since ${duration(Math.max(...views.map(({ lag_s }) => lag_s)))}`;
+}
+
+const percent = (ratio: number): string => `${(ratio * 100).toFixed(1)} %`;
+
+function bytes(count: number): string {
+  if (count < 1024) return `${count} B`;
+  if (count < 1024 * 1024) return `${(count / 1024).toFixed(1)} KiB`;
+  return `${(count / 1024 / 1024).toFixed(1)} MiB`;
+}
+
+function duration(seconds: number): string {
+  if (seconds < 120) return `${Math.round(seconds)} s`;
+  if (seconds < 7200) return `${Math.round(seconds / 60)} min`;
+  if (seconds < 2 * SECONDS_PER_DAY) return `${(seconds / 3600).toFixed(1)} h`;
+  return `${(seconds / SECONDS_PER_DAY).toFixed(1)} d`;
+}

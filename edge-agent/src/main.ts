@@ -1,0 +1,267 @@
+import { randomBytes } from 'node:crypto';
+import { mkdirSync, renameSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { DomainError, errorMessage } from '@outrider/shared/errors';
+import { deviceName, newId } from '@outrider/shared/ids';
+import { createLogger, type Logger } from '@outrider/shared/log';
+import { pause, runStages, type Service } from '@outrider/shared/service';
+import { systemClock } from '@outrider/shared/time';
+import { FailsafeRecorder } from './agent/failsafe-recorder.ts';
+import { SerialMonitor } from './agent/serial-monitor.ts';
+import { SourceBoard } from './agent/source-board.ts';
+import { SourceStage } from './agent/source-stage.ts';
+import { agentStatus } from './agent/view.ts';
+import type { AgentConfig } from './config.ts';
+import { CertificateRenewal } from './enroll/enroller.ts';
+import { IdentityStore, type StoredIdentity } from './enroll/identity.ts';
+import { type CommandOutcome, GuardLink } from './guard/guard-link.ts';
+import { createLocalApp, createMetricsApp, type LocalAgent } from './local-api/app.ts';
+import { LocalServer } from './local-api/server.ts';
+import type { AgentStatus } from './local-api/status.ts';
+import { AgentMetrics } from './metrics.ts';
+import { Outbox } from './outbox/outbox.ts';
+import { ReplaySource, replayFingerprint } from './sources/replay.ts';
+import { Ros2Source } from './sources/ros2.ts';
+import type { Source, SourcePorts } from './sources/source.ts';
+import { FailsafeCommands } from './uplink/commands.ts';
+import { Uplink, type UplinkIdentity } from './uplink/uplink.ts';
+import { AGENT_VERSION } from './version.ts';
+
+const DRAINED_CHECK_MS = 100;
+
+export interface RunOptions {
+  /** End once all recordings were replayed and everything is acknowledged. */
+  readonly exitWhenDone: boolean;
+  /** Replay recordings from their beginning, also what was taken over before. */
+  readonly fromStart: boolean;
+  /** Written as JSON once the local API answers. */
+  readonly readyFile: string | undefined;
+}
+
+/** Runs the agent until the signal aborts. @throws what makes it impossible to go on. */
+export async function runAgent(config: AgentConfig, options: RunOptions, signal: AbortSignal): Promise<void> {
+  process.umask(0o077);
+  mkdirSync(config.stateDir, { recursive: true, mode: 0o700 });
+  const clock = systemClock;
+  const bootId = randomBytes(8).toString('hex');
+  const log = createLogger('outrider-edge', config.logLevel).child({
+    robot_id: config.device.robotId,
+    boot_id: bootId,
+  });
+  const startedMonoMs = clock.monotonicMs();
+  const outbox = new Outbox({ ...config.outbox, stateDir: config.stateDir, bootId, log, clock });
+  const identities = new IdentityStore(config.stateDir);
+  const identity = (): StoredIdentity | undefined => usableIdentity(identities, config, log);
+  const guard = config.guard.enabled ? openGuard(config, bootId, log) : undefined;
+  const board = new SourceBoard(outbox, () => clock.monotonicMs());
+
+  const status = (): AgentStatus =>
+    agentStatus({
+      device: config.device,
+      version: AGENT_VERSION,
+      bootId,
+      pid: process.pid,
+      startedMonoMs,
+      clock,
+      board,
+      outbox,
+      link: () => uplink.status(),
+      guard: () => guard?.status(),
+      identity,
+    });
+  const metrics = new AgentMetrics(
+    status,
+    () => outbox.stats(),
+    () => clock.epochMs(),
+  );
+  const uplink = new Uplink({
+    ...config.uplink,
+    device: config.device,
+    bootId,
+    agentVersion: AGENT_VERSION,
+    identity: () => uplinkIdentity(identity(), config),
+    outbox,
+    commands: new FailsafeCommands(guard, clock, log),
+    clock,
+    log,
+    onAck: (lane, latencyMs) => metrics.observeAck(lane, latencyMs),
+  });
+
+  let samplesConsumed = 0;
+  const consumed = (): void => {
+    samplesConsumed += 1;
+    guard?.progress(samplesConsumed);
+  };
+  const hasSerial = config.sources.some(({ type }) => type === 'serial');
+  const serial = new SerialMonitor(
+    clock,
+    () => guard?.status() !== undefined,
+    (entry) => board.update(entry),
+  );
+  const sources = await Promise.all(
+    config.sources.flatMap((settings) => {
+      if (settings.type === 'serial') return [];
+      const ports = (positionKey?: string): SourcePorts => ({
+        log,
+        clock,
+        onStatus: (entry) => board.update(entry),
+        emit: (sample, position) => {
+          const known = positionKey !== undefined && position !== undefined;
+          outbox.appendSample(sample, known ? { source: positionKey, value: position } : undefined);
+          guard?.report(sample);
+          consumed();
+        },
+      });
+      return [openSource(settings, ports, outbox, options.fromStart)];
+    }),
+  );
+  const recorder = new FailsafeRecorder(outbox, metrics);
+  guard?.onSample((sample) => {
+    outbox.appendSample(sample);
+    serial.observe(sample);
+    consumed();
+  });
+  guard?.onTransition((transition) => recorder.record(transition));
+  guard?.onStatus((entry) => recorder.note(entry));
+
+  const sourceStage = new SourceStage(sources, hasSerial, log);
+  const agent = localAgent(status, guard, config);
+  const socketServer = new LocalServer(createLocalApp(agent, metrics), { socket: config.localApi.socketPath }, log);
+  const { metricsPort } = config.localApi;
+  const portServer =
+    metricsPort === undefined
+      ? undefined
+      : new LocalServer(createMetricsApp(agent, metrics), { port: metricsPort }, log);
+  const enrolSettings = { device: config.device, ...config.cloud };
+  const renewal = new CertificateRenewal(enrolSettings, identities, clock, log, () => uplink.reconnect());
+
+  outbox.appendState('agent', { version: AGENT_VERSION, boot_id: bootId, started_at_ms: clock.epochMs() });
+  void outbox
+    .appendEvent({
+      eventId: newId('evt'),
+      type: 'edge.started.v1',
+      occurredAtMs: clock.epochMs(),
+      traceId: newId('boot'),
+      payload: { boot_id: bootId, agent_version: AGENT_VERSION, epoch: outbox.epoch },
+    })
+    .catch((error: unknown) => log.warn({ reason: errorMessage(error) }, 'event.lost'));
+  void Promise.all([socketServer.listening(), portServer?.listening()]).then(([, port]) =>
+    writeReady(options.readyFile, config, bootId, port),
+  );
+
+  // Stopped first to last: intake, servers, link, disk, and the one that holds the robot last of all.
+  const stages: Service[] = [
+    ...(options.exitWhenDone ? [untilDone(sourceStage, outbox)] : []),
+    sourceStage,
+    ...(hasSerial ? [serial] : []),
+    socketServer,
+    ...(portServer ? [portServer] : []),
+    renewal,
+    uplink,
+    outbox,
+    ...(guard ? [guard] : []),
+  ];
+  log.info(
+    { version: AGENT_VERSION, config: config.path, sources: config.sources.map(({ type }) => type) },
+    'agent.started',
+  );
+  await runStages(stages, signal, log);
+  log.info({}, 'agent.stopped');
+}
+
+async function openSource(
+  settings: Exclude<AgentConfig['sources'][number], { type: 'serial' }>,
+  ports: (positionKey?: string) => SourcePorts,
+  outbox: Outbox,
+  fromStart: boolean,
+): Promise<Source> {
+  if (settings.type === 'ros2') return new Ros2Source(settings.options, ports());
+  const { options } = settings;
+  // A file that is not there is the source's own to report.
+  const key = await replayFingerprint(options).catch(() => undefined);
+  const startAfter = key === undefined || fromStart ? 0 : (outbox.replayPosition(key) ?? 0);
+  return new ReplaySource({ ...options, startAfter }, ports(key));
+}
+
+function openGuard(config: AgentConfig, agentBootId: string, log: Logger): GuardLink {
+  const { spawn, config: guard, override } = config.guard;
+  let spawnConfigPath = config.path;
+  if (override) {
+    spawnConfigPath = join(config.stateDir, 'guard.yaml');
+    writeFileSync(spawnConfigPath, `${JSON.stringify(override, null, 2)}\n`, { mode: 0o600 });
+  }
+  return new GuardLink({
+    socketPath: guard.socketPath,
+    ...(spawn ? { spawnConfigPath } : {}),
+    agentBootId,
+    // Every transition may come again: the outbox knows their events by id, also when the guard's numbers restart.
+    transitionsStored: () => 0,
+    clock: systemClock,
+    log,
+  });
+}
+
+function usableIdentity(store: IdentityStore, config: AgentConfig, log: Logger): StoredIdentity | undefined {
+  try {
+    const identity = store.load();
+    const expected = deviceName(config.device);
+    if (!identity || identity.deviceName === expected) return identity;
+    throw new DomainError(
+      'bad_state',
+      `the certificate is of ${identity.deviceName}, the configuration says ${expected}`,
+    );
+  } catch (error) {
+    log.error({ reason: errorMessage(error) }, 'identity.unusable');
+    return undefined;
+  }
+}
+
+function uplinkIdentity(identity: StoredIdentity | undefined, config: AgentConfig): UplinkIdentity | undefined {
+  return identity && { ...identity, mqttUrl: config.cloud.mqttUrl ?? identity.mqttUrl };
+}
+
+function localAgent(status: () => AgentStatus, guard: GuardLink | undefined, config: AgentConfig): LocalAgent {
+  const needGuard = (): GuardLink => {
+    if (guard) return guard;
+    throw new DomainError('unavailable', 'this robot runs without a guard (guard.enabled is false)');
+  };
+  return {
+    status,
+    notReady: () => {
+      const now = status();
+      return [
+        ...(guard && !now.failsafe ? ['the guard does not answer'] : []),
+        ...(config.sources.length > 0 && now.sources.every(({ state }) => state === 'starting' || state === 'failed')
+          ? ['no source gives data']
+          : []),
+      ];
+    },
+    trigger: ({ mode, reason, requestedBy, traceId }): Promise<CommandOutcome> =>
+      needGuard().trigger({ commandId: newId('cmd'), mode, reason, requestedBy, traceId, local: true }),
+    recover: (request): Promise<CommandOutcome> => needGuard().recover({ ...request, local: true }),
+  };
+}
+
+/** Ends, and with it the agent, when the recordings are over and the cloud has everything. */
+function untilDone(sources: SourceStage, outbox: Outbox): Service {
+  return {
+    name: 'until-done',
+    run: async (signal) => {
+      await Promise.race([sources.finished, new Promise((resolve) => signal.addEventListener('abort', resolve))]);
+      while (!signal.aborted && !outbox.isDrained()) await pause(DRAINED_CHECK_MS, signal);
+    },
+  };
+}
+
+function writeReady(file: string | undefined, config: AgentConfig, bootId: string, port: number | undefined): void {
+  if (file === undefined) return;
+  const ready = {
+    pid: process.pid,
+    robot_id: config.device.robotId,
+    boot_id: bootId,
+    socket: config.localApi.socketPath,
+    metrics_port: port ?? null,
+  };
+  writeFileSync(`${file}.new`, `${JSON.stringify(ready, null, 2)}\n`);
+  renameSync(`${file}.new`, file);
+}
