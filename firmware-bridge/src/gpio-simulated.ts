@@ -1,18 +1,19 @@
-import { readFileSync, unwatchFile, watchFile } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { type EstopState, EstopWatch, type GpioOptions, type GpioPort } from './gpio.ts';
 
-/** How often the file is looked at. [ms] */
+/** How often the file is read. Read, not watched: a change between two looks at its times could be missed. [ms] */
 const POLL_MS = 20;
 
 /**
  * Lines that exist in memory. With `file`, the input is what stands in it (`clear` or `pressed`); anything else, and
- * no file at all, is `unknown`, as a cut wire would be. Without `file`, the input starts `clear` and `setEstop`
+ * no file at all, is `unknown`, as a cut wire would be: replace it by renaming, not by writing into it. Without `file`, the input starts `clear` and `setEstop`
  * changes it.
  */
 export class SimulatedGpio implements GpioPort {
   readonly hasEstop: boolean;
   readonly #watch = new EstopWatch();
   readonly #file: string | undefined;
+  readonly #poll: NodeJS.Timeout | undefined;
   #stopAsserted = true;
   #closed = false;
 
@@ -24,7 +25,8 @@ export class SimulatedGpio implements GpioPort {
       return;
     }
     this.#readFile();
-    watchFile(this.#file, { interval: POLL_MS, persistent: false }, this.#readFile);
+    this.#poll = setInterval(() => this.#readFile(), POLL_MS);
+    this.#poll.unref();
   }
 
   readEstop(): EstopState {
@@ -52,10 +54,10 @@ export class SimulatedGpio implements GpioPort {
   close(): void {
     this.#closed = true;
     this.#stopAsserted = true;
-    if (this.#file !== undefined) unwatchFile(this.#file, this.#readFile);
+    clearInterval(this.#poll);
   }
 
-  readonly #readFile = (): void => {
+  #readFile(): void {
     let content = '';
     try {
       content = readFileSync(this.#file ?? '', 'utf8').trim();
@@ -63,5 +65,5 @@ export class SimulatedGpio implements GpioPort {
       // No file is an open input: `unknown`.
     }
     this.#watch.set(content === 'clear' || content === 'pressed' ? content : 'unknown');
-  };
+  }
 }

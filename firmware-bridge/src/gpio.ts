@@ -37,7 +37,7 @@ export interface GpioOptions {
   readonly stopOutput?: number;
   /** For gpiod. Default `gpiochip0`. */
   readonly chip?: string;
-  /** For simulated: a file with `clear` or `pressed` in it, watched for changes. Without it, calls set the input. */
+  /** For simulated: a file with `clear` or `pressed` in it, read every 20 ms. Without it, calls set the input. */
   readonly file?: string;
   /** Where a driver that loses its line says so. */
   readonly log?: Logger;

@@ -92,7 +92,7 @@ function fakeTools(folder: string, version: string): string {
   );
   tool(
     'gpioset',
-    'for last; do :; done\necho "$last" | cut -d= -f2 > output\ntrap "echo released > output; exit" TERM\nwhile :; do sleep 0.05; done\n',
+    'trap "echo released > output; exit" TERM\nfor last; do :; done\necho "$last" | cut -d= -f2 > output\nwhile :; do sleep 0.05; done\n',
   );
   return bin;
 }
