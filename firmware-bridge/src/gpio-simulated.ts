@@ -6,8 +6,8 @@ const POLL_MS = 20;
 
 /**
  * Lines that exist in memory. With `file`, the input is what stands in it (`clear` or `pressed`); anything else, and
- * no file at all, is `unknown`, as a cut wire would be: replace it by renaming, not by writing into it. Without `file`, the input starts `clear` and `setEstop`
- * changes it.
+ * no file at all, is `unknown`, as a cut wire would be: replace the file by renaming, because one that is just being
+ * written is empty for a moment. Without `file`, the input starts `clear` and `setEstop` changes it.
  */
 export class SimulatedGpio implements GpioPort {
   readonly hasEstop: boolean;
