@@ -107,7 +107,9 @@ export interface AgentFacts {
   readonly isConnected: boolean;
   /** An agent has connected since this guard started. */
   readonly wasConnected: boolean;
-  /** When its evaluator counter last moved. */
+  /** Its evaluator counter has moved since it connected. Until then it is still starting. */
+  readonly hasProved: boolean;
+  /** When its evaluator counter last moved, or it connected. */
   readonly tickMovedMs: number;
   /** Since when samples wait that it has not consumed; `undefined`: none do. */
   readonly samplesWaitSinceMs: number | undefined;
@@ -119,6 +121,8 @@ export function classifyAgent(facts: AgentFacts, nowMs: number, limits: Liveness
   if (!facts.wasConnected) return { ...base, verdict: 'pending', detail: 'no agent has connected yet' };
   if (!facts.isConnected) return { ...base, verdict: 'bad', detail: 'the agent is gone' };
   const tickMs = nowMs - facts.tickMovedMs;
+  if (!facts.hasProved && tickMs <= limits.bootGraceMs)
+    return { ...base, verdict: 'pending', detail: 'the agent has not proved its work yet' };
   if (tickMs > limits.agentStuckMs)
     return { ...base, verdict: 'bad', detail: `its tick counter stands still for ${Math.round(tickMs)} ms` };
   const waitMs = facts.samplesWaitSinceMs === undefined ? 0 : nowMs - facts.samplesWaitSinceMs;

@@ -161,13 +161,15 @@ t.test('latches of causes that this version does not know are kept as unknown_st
 });
 
 t.test('a policy may raise an action and not lower it', async (t) => {
-  const raised = policyWith({ geofence_lock: { action: 'STOP1' }, thermal_shutdown: { clearDwellMs: 5 } });
-  t.equal(raised.rules.find((rule) => rule.cause === 'geofence_lock')?.action, 'STOP1');
-  t.equal(raised.rules.find((rule) => rule.cause === 'thermal_shutdown')?.clearDwellMs, 5);
-  t.throws(() => policyWith({ estop: { action: 'WARN' } }), {
-    code: 'invalid',
-    problems: [{ field: 'actions.estop', reason: /not lowered/ }],
+  const { policy, problems } = policyWith({
+    geofence_lock: { action: 'STOP1' },
+    thermal_shutdown: { clearDwellMs: 5 },
+    estop: { action: 'WARN' },
   });
+  t.equal(policy.rules.find((rule) => rule.cause === 'geofence_lock')?.action, 'STOP1');
+  t.equal(policy.rules.find((rule) => rule.cause === 'thermal_shutdown')?.clearDwellMs, 5);
+  t.equal(policy.rules.find((rule) => rule.cause === 'estop')?.action, 'STOP0');
+  t.match(problems, [{ cause: 'estop', reason: /not lowered/ }]);
 });
 
 function deepFreeze<T>(value: T): T {

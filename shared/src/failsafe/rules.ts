@@ -1,4 +1,3 @@
-import { DomainError, type FieldProblem } from '../errors.ts';
 import { type FailsafeAction, type FailsafeMode, type ReportedMode, severity } from './modes.ts';
 
 /**
@@ -142,20 +141,17 @@ export interface PolicyChange {
   readonly clearDwellMs?: number;
 }
 
-/**
- * The default policy with a robot's changes.
- *
- * @throws DomainError `invalid` when an action would be lowered; the field is `actions.<cause>`.
- */
-export function policyWith(changes: Readonly<Partial<Record<CauseId, PolicyChange>>>): FailsafePolicy {
-  const problems: FieldProblem[] = [];
+/** The default policy with a robot's changes, and what is wrong with these: an action may only be raised. */
+export function policyWith(changes: Readonly<Partial<Record<CauseId, PolicyChange>>>): {
+  readonly policy: FailsafePolicy;
+  readonly problems: readonly { readonly cause: CauseId; readonly reason: string }[];
+} {
+  const problems: { cause: CauseId; reason: string }[] = [];
   const rules = CAUSE_RULES.map((rule) => {
     const { action = rule.action, clearDwellMs = rule.clearDwellMs } = changes[rule.cause] ?? {};
-    if (severity(action) < severity(rule.action))
-      problems.push({ field: `actions.${rule.cause}`, reason: `may be raised from ${rule.action}, not lowered` });
-    return { ...rule, action, clearDwellMs };
+    const isLowered = severity(action) < severity(rule.action);
+    if (isLowered) problems.push({ cause: rule.cause, reason: `may be raised from ${rule.action}, not lowered` });
+    return { ...rule, action: isLowered ? rule.action : action, clearDwellMs };
   });
-  if (problems.length > 0)
-    throw new DomainError('invalid', `failsafe policy: ${problems[0]?.field} ${problems[0]?.reason}`, { problems });
-  return { ...DEFAULT_POLICY, rules };
+  return { policy: { ...DEFAULT_POLICY, rules }, problems };
 }

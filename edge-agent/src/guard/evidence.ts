@@ -1,0 +1,129 @@
+import {
+  type AgentFacts,
+  classifyAgent,
+  classifyMcu,
+  classifyMcuSilence,
+  classifyStopLine,
+  classifyStream,
+  type LivenessLimits,
+} from '@outrider/shared/failsafe/classify-liveness';
+import {
+  classifySignals,
+  isStandstill,
+  type SignalLimits,
+  type Signals,
+} from '@outrider/shared/failsafe/classify-signals';
+import type { FailsafeState, Reading } from '@outrider/shared/failsafe/state';
+import type { Actuators } from './actuators.ts';
+
+/** Stream whose velocities say whether the robot stands still. */
+const OWN_JOINTS = 'mcu/joint_state';
+/** Streams that can be relied on at most; the reducer has the same bound per cause. */
+const STREAMS_MAX = 64;
+
+const NO_AGENT: AgentFacts = {
+  isConnected: false,
+  wasConnected: false,
+  hasProved: false,
+  tickMovedMs: 0,
+  samplesWaitSinceMs: undefined,
+};
+
+interface StreamFacts {
+  lastMs: number | undefined;
+  declaredRateHz: number;
+}
+
+/** What the guard has seen, and what it says about each cause now. */
+export class Evidence {
+  readonly #signals: SignalLimits;
+  readonly #liveness: LivenessLimits;
+  readonly #startedMs: number;
+  readonly #streams = new Map<string, StreamFacts>();
+  #isStill = false;
+  #agent: AgentFacts;
+  #agentTicks = -1;
+  #agentConsumed = -1;
+
+  constructor(signals: SignalLimits, liveness: LivenessLimits, requiredStreams: readonly string[], startedMs: number) {
+    this.#signals = signals;
+    this.#liveness = liveness;
+    this.#startedMs = startedMs;
+    for (const stream of requiredStreams) this.#streams.set(stream, { lastMs: undefined, declaredRateHz: 0 });
+    this.#agent = NO_AGENT;
+  }
+
+  /** Whether all joints stood still in the last sample, and that is recent. */
+  isStandstill(nowMs: number): boolean {
+    const lastMs = this.#streams.get(OWN_JOINTS)?.lastMs;
+    return this.#isStill && lastMs !== undefined && nowMs - lastMs < this.#liveness.staleMsMin * 2;
+  }
+
+  /** Takes in a set of signals. A stream that a cause was judged by is relied on from then on. */
+  signals(signals: Signals, declaredRateHz: number, receivedMs: number): Reading[] {
+    const readings = classifySignals(signals, this.#signals);
+    const known = this.#streams.get(signals.stream);
+    if (known || (readings.length > 0 && this.#streams.size < STREAMS_MAX))
+      this.#streams.set(signals.stream, { lastMs: Math.max(receivedMs, known?.lastMs ?? 0), declaredRateHz });
+    if (signals.stream === OWN_JOINTS) this.#isStill = isStandstill(signals, this.#signals);
+    return readings;
+  }
+
+  agentConnected(nowMs: number): void {
+    this.#agent = { ...NO_AGENT, isConnected: true, wasConnected: true, tickMovedMs: nowMs };
+    this.#agentTicks = -1;
+    this.#agentConsumed = -1;
+  }
+
+  agentGone(): void {
+    this.#agent = { ...this.#agent, isConnected: false };
+  }
+
+  agentProgress(samplesConsumed: number, evaluatorTicks: number, nowMs: number): void {
+    // Only movement counts; a counter that goes back moves too, for an agent that started over.
+    if (evaluatorTicks !== this.#agentTicks)
+      this.#agent = { ...this.#agent, tickMovedMs: nowMs, hasProved: this.#agentTicks >= 0 };
+    if (samplesConsumed !== this.#agentConsumed) this.#agent = { ...this.#agent, samplesWaitSinceMs: undefined };
+    this.#agentTicks = evaluatorTicks;
+    this.#agentConsumed = samplesConsumed;
+  }
+
+  /** A sample was given to the agent. */
+  agentOwes(nowMs: number): void {
+    if (this.#agent.isConnected && this.#agent.samplesWaitSinceMs === undefined)
+      this.#agent = { ...this.#agent, samplesWaitSinceMs: nowMs };
+  }
+
+  /** What stands on each watch now. */
+  liveness(actuators: Actuators, state: FailsafeState, nowMs: number): Reading[] {
+    const limits = this.#liveness;
+    const readings = [...this.#streams].map(([stream, facts]) =>
+      classifyStream(stream, facts.lastMs, facts.declaredRateHz, this.#startedMs, nowMs, limits),
+    );
+    readings.push(classifyAgent(this.#agent, nowMs, limits), ...this.mcu(actuators, state, nowMs));
+    // A robot without any stream to rely on says nothing; that is not the same as all being well.
+    if (this.#streams.size === 0)
+      readings.push({ cause: 'source_stale', channel: 'none', verdict: 'pending', detail: 'no stream is required' });
+    return readings;
+  }
+
+  /** What the microcontroller and the emergency-stop lines say now. */
+  mcu(actuators: Actuators, state: FailsafeState, nowMs: number): Reading[] {
+    const view = actuators.mcu(nowMs);
+    const readings: Reading[] = [];
+    const line = actuators.estopLine();
+    if (line !== undefined)
+      readings.push(classifyStopLine('gpio', line === 'unknown' ? undefined : line === 'pressed'));
+    if (!actuators.hasMcu) {
+      const pending = { channel: 'serial', verdict: 'pending', detail: 'no microcontroller is configured' } as const;
+      return [...readings, { cause: 'mcu_silent', ...pending }, { cause: 'mcu_fault', ...pending }];
+    }
+    if (view.isEstopPressed !== undefined && view.state !== 'SILENT')
+      readings.push(classifyStopLine('mcu', view.isEstopPressed));
+    readings.push(
+      classifyMcuSilence(view.lastFrameMs, this.#startedMs, nowMs, this.#liveness),
+      classifyMcu(view, state.phase, state.phaseSinceMs, nowMs, this.#liveness),
+    );
+    return readings;
+  }
+}

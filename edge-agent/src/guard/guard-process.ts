@@ -1,0 +1,55 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { errorMessage } from '@outrider/shared/errors';
+import type { Logger } from '@outrider/shared/log';
+import { Backoff } from '@outrider/shared/service';
+import type { Clock } from '@outrider/shared/time';
+
+const RESPAWN_MS_FIRST = 200;
+const RESPAWN_MS_MAX = 10_000;
+/** A guard that lived this long had started well. [ms] */
+const SETTLED_MS = 5000;
+
+/** Starts guard processes, one at a time and not too often. */
+export class GuardProcess {
+  readonly #configPath: string;
+  readonly #clock: Clock;
+  readonly #log: Logger;
+  readonly #backoff = new Backoff(RESPAWN_MS_FIRST, RESPAWN_MS_MAX);
+  #child: ChildProcess | undefined;
+  #startedMs = 0;
+  #notBeforeMs = 0;
+
+  constructor(configPath: string, clock: Clock, log: Logger) {
+    this.#configPath = configPath;
+    this.#clock = clock;
+    this.#log = log;
+  }
+
+  /** Starts a guard unless one of ours still runs or the last one died a moment ago. */
+  startIfGone(): void {
+    const nowMs = this.#clock.monotonicMs();
+    if (this.#child || nowMs < this.#notBeforeMs) return;
+    const entry = fileURLToPath(new URL('./main.js', import.meta.url));
+    // Detached: whatever ends the agent, Ctrl-C included, must leave the guard to notice it and stop the robot.
+    const child = spawn(process.execPath, [entry, '--config', this.#configPath], {
+      detached: true,
+      stdio: ['ignore', 'inherit', 'inherit'],
+    });
+    this.#child = child;
+    this.#startedMs = nowMs;
+    child.on('error', (error) => this.#ended(errorMessage(error)));
+    child.on('exit', (code, signal) => this.#ended(`code ${code}, signal ${signal}`));
+    child.unref();
+    this.#log.info({ guardPid: child.pid }, 'guard.spawned');
+  }
+
+  #ended(how: string): void {
+    if (!this.#child) return;
+    this.#child = undefined;
+    const nowMs = this.#clock.monotonicMs();
+    if (nowMs - this.#startedMs > SETTLED_MS) this.#backoff.reset();
+    this.#notBeforeMs = nowMs + this.#backoff.nextMs();
+    this.#log.warn({ how }, 'guard.exited');
+  }
+}

@@ -1,0 +1,176 @@
+import { randomBytes } from 'node:crypto';
+import { mkdir } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { openGpio } from '@outrider/firmware-bridge/gpio';
+import { DomainError } from '@outrider/shared/errors';
+import type { Logger } from '@outrider/shared/log';
+import { aborted } from '@outrider/shared/service';
+import type { Clock } from '@outrider/shared/time';
+import { RealActuators } from './actuators-real.ts';
+import { AgentServer } from './agent-server.ts';
+import { Evidence } from './evidence.ts';
+import type { GuardConfig } from './guard-config.ts';
+import { Journal } from './journal.ts';
+import { LatchStore } from './latch-store.ts';
+import { GuardLoop } from './loop.ts';
+import { McuLine } from './mcu-line.ts';
+import { signalsOfReport } from './sample-wire.ts';
+import { requestScheduling } from './scheduling.ts';
+
+/** Period of the loop, and of the heartbeats. A fifteenth of the microcontroller's lease. [ms] */
+const LOOP_MS = 20;
+const STATUS_MS = 200;
+const REACHABLE_CHECK_MS = 1000;
+/** A round that starts this late is worth a line in the log. [ms] */
+const LATE_MS = 100;
+/** Exit code when another live guard has the socket: starting again does not help. (EX_TEMPFAIL) */
+export const EXIT_OTHER_GUARD = 75;
+
+export interface GuardParts {
+  readonly config: GuardConfig;
+  readonly clock: Clock;
+  readonly log: Logger;
+  /** Aborts to end the guard. */
+  readonly signal: AbortSignal;
+  /** Told where to send errors that nobody caught. */
+  readonly onFaults: (report: (error: unknown) => void) => void;
+}
+
+/**
+ * Runs a guard until it is told to end. Leaves the robot stopped.
+ *
+ * @returns The exit code: 0, or 75 when another guard serves the socket.
+ */
+export async function runGuard({ config, clock, log, signal, onFaults }: GuardParts): Promise<number> {
+  await mkdir(dirname(config.socketPath), { recursive: true, mode: 0o700 });
+  const end = new AbortController();
+  const server = new AgentServer(config.socketPath, log);
+  try {
+    await server.listen();
+  } catch (error) {
+    if (!(error instanceof DomainError) || error.code !== 'already_exists') throw error;
+    log.error({ socket: config.socketPath, reason: 'another guard serves it' }, 'guard.refused');
+    return EXIT_OTHER_GUARD;
+  }
+
+  const { store, content } = await LatchStore.open(config.latchDir);
+  if (content.damage !== undefined) log.error({ damage: content.damage }, 'latch_store.damaged');
+  const journal = new Journal(store, content.record, {
+    onStored: (durable) => loop.stored(durable),
+    onFailed: (detail) => loop.storeFailed(detail),
+    onReportable: () => reportTransitions(),
+  });
+  const reportTransitions = (): void => server.sendTransitions((afterId) => journal.reportable(afterId));
+
+  const gpio = await openGpio({ ...config.gpio, log });
+  const line =
+    config.serial &&
+    new McuLine({
+      serial: config.serial,
+      silentMs: config.liveness.mcuSilentMs,
+      clock,
+      log,
+      onSample: (sample) => {
+        loop.sample(sample);
+        evidence.agentOwes(clock.monotonicMs());
+        server.sendSample(sample);
+      },
+      onChange: () => loop.actuatorsChanged(),
+    });
+  const actuators = new RealActuators(line, gpio);
+  const evidence = new Evidence(config.signals, config.liveness, config.requiredStreams, clock.monotonicMs());
+  const loop = new GuardLoop({
+    policy: config.policy,
+    clock,
+    log,
+    actuators,
+    evidence,
+    stored: content.record,
+    phaseBefore: content.record.phase,
+    damage: content.damage,
+    nonceSeed: randomBytes(8).toString('hex'),
+    save: (durable, phase, transition) => journal.save(durable, phase, transition),
+    answer: (result) => server.sendResult(result),
+    // The loop itself is not there yet while it is made.
+    onChange: () => setImmediate(() => sendStatus()),
+  });
+  const sendStatus = (): void => server.sendStatus(loop.status());
+  onFaults((error) => loop.fault(error));
+  gpio.onEstop(() => loop.actuatorsChanged());
+  server.serve({
+    onHello: (agentBootId, transitionsStored) => {
+      log.info({ agentBootId }, 'agent.connected');
+      evidence.agentConnected(clock.monotonicMs());
+      journal.reconcile(transitionsStored);
+      sendStatus();
+      reportTransitions();
+    },
+    onProgress: (consumed, ticks) => evidence.agentProgress(consumed, ticks, clock.monotonicMs()),
+    onSignals: (report) => {
+      const receivedMs = (report.receivedMonoNs ?? Number.NaN) / 1e6;
+      loop.report(signalsOfReport(report), report.declaredRateHz ?? 0, receivedMs);
+    },
+    onCommand: (command) => {
+      if (command.verb !== 'shutdown') return loop.command(command);
+      loop.shutdown();
+      server.sendResult({ commandId: command.commandId ?? '', done: true, detail: 'the guard ends' });
+      end.abort();
+    },
+    onTransitionAck: (id) => journal.acknowledge(id),
+    onGone: () => {
+      log.warn({}, 'agent.gone');
+      evidence.agentGone();
+    },
+  });
+
+  const scheduling = await requestScheduling(config.scheduling);
+  for (const problem of scheduling.problems)
+    log[config.scheduling === 'fifo' ? 'error' : 'warn']({ problem }, 'guard.scheduling_refused');
+  const { phase, latchId, motionEpoch } = loop.state;
+  log.info({ robotId: config.robotId, scheduling: scheduling.policy, phase, latchId, motionEpoch }, 'guard.started');
+
+  const stopping = AbortSignal.any([signal, end.signal]);
+  const lineDone = line?.run(stopping) ?? Promise.resolve();
+  const timers = [
+    startLoop(loop, clock, log),
+    every(STATUS_MS, sendStatus),
+    every(REACHABLE_CHECK_MS, () => {
+      void server.isReachable().then((isReachable) => {
+        if (isReachable || stopping.aborted) return;
+        log.error({ socket: config.socketPath }, 'guard.socket_taken');
+        end.abort();
+      });
+    }),
+  ];
+  await aborted(stopping);
+  loop.shutdown();
+  for (const stop of timers) stop();
+  await journal.flush();
+  journal.close();
+  await lineDone;
+  gpio.close();
+  await server.close();
+  log.info({ samplesDropped: server.samplesDropped, transitionsDropped: journal.dropped }, 'guard.ended');
+  return 0;
+}
+
+/** Rounds at fixed times: a late one does not push those after it. */
+function startLoop(loop: GuardLoop, clock: Clock, log: Logger): () => void {
+  let dueMs: number = clock.monotonicMs() + LOOP_MS;
+  let timer: NodeJS.Timeout;
+  const round = (): void => {
+    const nowMs = clock.monotonicMs();
+    const lateMs = nowMs - dueMs;
+    loop.tick();
+    if (lateMs > LATE_MS) log.warn({ lateMs: Math.round(lateMs) }, 'guard.loop_late');
+    dueMs = lateMs > LOOP_MS ? nowMs + LOOP_MS : dueMs + LOOP_MS;
+    timer = setTimeout(round, Math.max(0, dueMs - clock.monotonicMs()));
+  };
+  timer = setTimeout(round, LOOP_MS);
+  return () => clearTimeout(timer);
+}
+
+function every(periodMs: number, action: () => void): () => void {
+  const timer = setInterval(action, periodMs);
+  return () => clearInterval(timer);
+}
