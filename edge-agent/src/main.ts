@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { DomainError, errorMessage } from '@outrider/shared/errors';
 import { deviceName, newId } from '@outrider/shared/ids';
 import { createLogger, type Logger } from '@outrider/shared/log';
-import { pause, runStages, type Service } from '@outrider/shared/service';
+import { aborted, pause, runStages, type Service } from '@outrider/shared/service';
 import { systemClock } from '@outrider/shared/time';
 import { FailsafeRecorder } from './agent/failsafe-recorder.ts';
 import { SerialMonitor } from './agent/serial-monitor.ts';
@@ -247,7 +247,7 @@ function untilDone(sources: SourceStage, outbox: Outbox): Service {
   return {
     name: 'until-done',
     run: async (signal) => {
-      await Promise.race([sources.finished, new Promise((resolve) => signal.addEventListener('abort', resolve))]);
+      await Promise.race([sources.finished, aborted(signal)]);
       while (!signal.aborted && !outbox.isDrained()) await pause(DRAINED_CHECK_MS, signal);
     },
   };

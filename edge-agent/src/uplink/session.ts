@@ -175,7 +175,7 @@ export class Session {
     }).finish();
     try {
       await this.#link.publish(upTopic(device, 'hello'), hello);
-      const reply = await Promise.race([answered, this.#giveUp(helloTimeoutMs, signal)]);
+      const reply = await this.#orGiveUp(answered, helloTimeoutMs, signal);
       if (reply.refused !== '') throw new HelloRefused(reply.refused.slice(0, 500));
       const skewMs = reply.wallMs - (sentAt + clock.epochMs()) / 2;
       log.info(
@@ -192,19 +192,24 @@ export class Session {
     }
   }
 
-  /** Rejects when the connection ends, the program stops, or the time is over. */
-  #giveUp(timeoutMs: number, signal: AbortSignal): Promise<never> {
-    return new Promise((_, reject) => {
-      const timer = setTimeout(
-        () => reject(new DomainError('timeout', `the cloud did not answer the hello within ${timeoutMs} ms`)),
-        timeoutMs,
-      );
-      const end = (reason: string): void => {
+  /** The answer, or a failure when the connection ends, the program stops, or the time is over. */
+  #orGiveUp<T>(answered: Promise<T>, timeoutMs: number, signal: AbortSignal): Promise<T> {
+    return new Promise((resolve, reject) => {
+      const settle = (outcome: () => void): void => {
         clearTimeout(timer);
-        reject(new DomainError('unavailable', reason || 'the connection closed'));
+        signal.removeEventListener('abort', stop);
+        outcome();
       };
-      void this.#link.closed.then(end);
-      signal.addEventListener('abort', () => end('stopping'), { once: true });
+      const stop = (): void => settle(() => reject(new DomainError('unavailable', 'stopping')));
+      const timer = setTimeout(() => {
+        const words = `the cloud did not answer the hello within ${timeoutMs} ms`;
+        settle(() => reject(new DomainError('timeout', words)));
+      }, timeoutMs);
+      signal.addEventListener('abort', stop, { once: true });
+      void answered.then((answer) => settle(() => resolve(answer)));
+      void this.#link.closed.then((reason) =>
+        settle(() => reject(new DomainError('unavailable', reason || 'the connection closed'))),
+      );
     });
   }
 

@@ -16,7 +16,7 @@ const REFUSED_PAUSE_MS = 60_000;
 const GOODBYE_TIMEOUT_MS = 1000;
 /** A connection that held this long, or on which something was acknowledged, makes the next delay short again. */
 const STABLE_MS = 10_000;
-const NOT_ENROLLED_PAUSE_MS = 5000;
+const NOT_ENROLLED_PAUSE_MS = 1000;
 
 /** What the robot shows to the broker. All PEM. */
 export interface UplinkIdentity {
