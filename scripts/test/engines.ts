@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
-import { mkdirSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { noMosquitto, noPostgres, startMosquitto, startPostgres } from '@outrider/cloud/testing/engines';
 import { type Cloud, freePorts, type Stack } from '../src/stack.ts';
@@ -25,8 +26,8 @@ const external: EngineKind = {
   start: async (stack, stateDir) => {
     const postgres = await startPostgres();
     const env = { OUTRIDER_SECRET_KEY: randomBytes(32).toString('base64'), DATABASE_URL: postgres.url };
-    const dir = join(stateDir, 'mosquitto');
-    mkdirSync(dir);
+    // Beside the state, which only its owner can enter: Mosquitto runs as a user of its own.
+    const dir = mkdtempSync(join(tmpdir(), 'outrider-mosquitto-'));
     const [listenPort, cloudPort] = (await freePorts(2)) as [number, number];
     const ports = ['--listen-port', String(listenPort), '--cloud-port', String(cloudPort)];
     const args = ['broker-config', 'mosquitto', '--state-dir', join(stateDir, 'cloud'), '--out', dir, ...ports];
@@ -49,6 +50,7 @@ const external: EngineKind = {
       end: async () => {
         await mosquitto.stop();
         await postgres.stop();
+        rmSync(dir, { recursive: true });
       },
     };
   },
