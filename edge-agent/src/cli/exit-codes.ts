@@ -9,7 +9,7 @@ export const EXIT = {
   config: 78,
 } as const;
 
-/** The code for something thrown. @param isConfig Whether a refusal of input is about the configuration. */
+/** The code for something thrown. Input problems that name options are the configuration's. */
 export function exitCodeOf(error: unknown): number {
   if (!(error instanceof DomainError)) return EXIT.failure;
   if (error.code === 'invalid' && error.problems.length > 0) return EXIT.config;

@@ -41,7 +41,7 @@ export function formatQueue({ outbox, link }: AgentStatus): string {
 
 /** The failsafe for a person, a line each. */
 export function formatFailsafe(failsafe: FailsafeView | null): string[] {
-  if (!failsafe) return ['failsafe     the guard does not answer'];
+  if (!failsafe) return ['failsafe     no guard answers (none runs while guard.enabled is false)'];
   const { phase, mode, action, gate_open, latch_id, mcu_state, causes } = failsafe;
   const gate = gate_open ? 'gate open, the robot may move' : 'gate closed';
   return [
