@@ -1,0 +1,494 @@
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { CommandOutcome } from '@outrider/firmware-bridge/link';
+import { DEFAULT_POLICY } from '@outrider/shared/failsafe/rules';
+import { durableState, recoverNonce } from '@outrider/shared/failsafe/state';
+import { createLogger } from '@outrider/shared/log';
+import { SAMPLE_FLAGS, type Sample } from '@outrider/shared/telemetry';
+import type { Clock, EpochMs, MonotonicMs } from '@outrider/shared/time';
+import t, { type Test } from 'tap';
+import type { Actuators, McuView } from './actuators.ts';
+import { Evidence } from './evidence.ts';
+import { encodeFrame, FRAME_BYTES_MAX, FrameReader } from './framing.ts';
+import { failsafeSchema, guardConfig, guardSchema, loadGuardConfig } from './guard-config.ts';
+import { Journal, TRANSITIONS_MAX } from './journal.ts';
+import { commissionLatchStore, EMPTY_RECORD, type LatchRecord, LatchStore } from './latch-store.ts';
+import { GuardLoop } from './loop.ts';
+import { SamplePacker, SampleUnpacker, signalReport, signalsOfReport } from './sample-wire.ts';
+
+const LOG = createLogger('test', 'silent');
+
+/** A folder of its own; short, unlike the paths of `t.testdir`. */
+function folder(t: Test): string {
+  const dir = mkdtempSync(join(tmpdir(), 'outrider-latch-'));
+  t.teardown(() => rmSync(dir, { recursive: true, force: true }));
+  return dir;
+}
+
+const failureOf = (promise: Promise<unknown>): Promise<unknown> =>
+  promise.then(
+    () => undefined,
+    (error: unknown) => error,
+  );
+
+const RECORD: LatchRecord = {
+  latchId: 12,
+  motionEpoch: 4,
+  latched: [{ cause: 'thermal_shutdown', detail: 'knee 96.0 C, “hot”' }],
+  phase: 'LATCHED',
+  transitionIdMax: 9,
+  transitions: [{ id: 9, bytes: Uint8Array.of(8, 9) }],
+};
+
+t.test('latch store', async (t) => {
+  t.test('what was written is read back, and commissioning never overwrites', async (t) => {
+    const dir = join(folder(t), 'latches');
+    t.equal(await commissionLatchStore(dir), true);
+    t.match((await LatchStore.open(dir)).content, { record: EMPTY_RECORD, damage: undefined });
+    const { store } = await LatchStore.open(dir);
+    await store.write({ ...RECORD, latchId: 11 });
+    await store.write(RECORD);
+    t.equal(await commissionLatchStore(dir), false);
+    const { content } = await LatchStore.open(dir);
+    t.match(content, { damage: undefined, record: { latchId: 12, motionEpoch: 4, phase: 'LATCHED' } });
+    t.same(content.record.latched, RECORD.latched);
+    t.same([...(content.record.transitions[0]?.bytes ?? [])], [8, 9]);
+  });
+
+  t.test('no single flipped bit and no cut in a slot goes unnoticed', async (t) => {
+    const dir = folder(t);
+    await commissionLatchStore(dir);
+    const { store } = await LatchStore.open(dir);
+    await store.write(RECORD);
+    const path = join(dir, 'latch-a');
+    const good = readFileSync(path);
+    let unnoticed = 0;
+    for (let bit = 0; bit < good.length * 8; bit += 3) {
+      const bytes = Buffer.from(good);
+      bytes[bit >> 3] = (bytes[bit >> 3] ?? 0) ^ (1 << (bit & 7));
+      writeFileSync(path, bytes);
+      if ((await LatchStore.open(dir)).content.damage === undefined) unnoticed += 1;
+    }
+    for (let length = 0; length < good.length; length += 7) {
+      writeFileSync(path, good.subarray(0, length));
+      if ((await LatchStore.open(dir)).content.damage === undefined) unnoticed += 1;
+    }
+    t.equal(unnoticed, 0);
+    writeFileSync(path, good);
+    t.equal((await LatchStore.open(dir)).content.damage, undefined);
+  });
+
+  t.test('a write that is cut off anywhere leaves what was there before', async (t) => {
+    const dir = folder(t);
+    await commissionLatchStore(dir);
+    const { store } = await LatchStore.open(dir);
+    await store.write(RECORD);
+    // A power loss in the middle of a write leaves the new file beside the slots.
+    writeFileSync(join(dir, 'latch-b.new'), 'OUTRIDER-LATCH-1 0123');
+    t.match((await LatchStore.open(dir)).content, { damage: undefined, record: { latchId: 12 } });
+  });
+
+  t.test('without any slot nothing is trusted, and the motion epoch leaves the old ones behind', async (t) => {
+    const { content } = await LatchStore.open(join(folder(t), 'none'));
+    t.match(content.damage, /latch-a is missing; latch-b is missing/);
+    t.ok(content.record.motionEpoch > 0);
+  });
+});
+
+t.test('journal', async (t) => {
+  const events = (): { stored: number[]; failed: string[]; reported: number } => ({
+    stored: [],
+    failed: [],
+    reported: 0,
+  });
+  const journalIn = async (dir: string, seen: ReturnType<typeof events>): Promise<Journal> => {
+    const { store, content } = await LatchStore.open(dir);
+    return new Journal(store, content.record, {
+      onStored: (durable) => seen.stored.push(durable.latchId),
+      onFailed: (detail) => seen.failed.push(detail),
+      onReportable: () => {
+        seen.reported += 1;
+      },
+    });
+  };
+
+  t.test('a transition is told once it is on disk, until it is acknowledged, also after a restart', async (t) => {
+    const dir = folder(t);
+    await commissionLatchStore(dir);
+    const seen = events();
+    const journal = await journalIn(dir, seen);
+    journal.save({ ...EMPTY_RECORD, latchId: 1 }, 'LATCHED', { reason: 'one' });
+    t.same(journal.reportable(0), [], 'not before it is on disk');
+    await journal.flush();
+    t.same(seen, { stored: [1], failed: [], reported: 1 });
+    journal.save({ ...EMPTY_RECORD, latchId: 2 }, 'LATCHED', { reason: 'two' });
+    await journal.flush();
+    journal.acknowledge(1);
+    await journal.flush();
+    const again = await journalIn(dir, events());
+    t.match(again.reportable(0), [{ transitionId: 2, reason: 'two' }]);
+    again.reconcile(2);
+    t.same(again.reportable(0), []);
+    await again.flush();
+  });
+
+  t.test('ids of a lost store go on after those that the agent knows', async (t) => {
+    const dir = folder(t);
+    await commissionLatchStore(dir);
+    const journal = await journalIn(dir, events());
+    journal.save(EMPTY_RECORD, 'BOOT', { reason: 'first of a new store' });
+    await journal.flush();
+    journal.reconcile(57);
+    t.match(journal.reportable(57), [{ transitionId: 58, reason: 'first of a new store' }]);
+    journal.reconcile(58);
+    t.same(journal.reportable(0), [], 'a later hello only acknowledges');
+    await journal.flush();
+  });
+
+  t.test('a store that fails is said, tells the transition all the same, and is tried again', async (t) => {
+    const dir = join(folder(t), 'latches');
+    writeFileSync(dir, 'a file where the folder should be');
+    const seen = events();
+    const journal = await journalIn(dir, seen);
+    journal.save({ ...EMPTY_RECORD, latchId: 1 }, 'LATCHED', { reason: 'one' });
+    await journal.flush();
+    t.equal(seen.failed.length, 1);
+    t.equal(journal.reportable(0).length, 1);
+    rmSync(dir);
+    await new Promise<void>((resolve) => {
+      const look = setInterval(() => {
+        if (seen.stored.length === 0) return;
+        clearInterval(look);
+        resolve();
+      }, 5);
+    });
+    t.same(readdirSync(dir), ['latch-a']);
+    journal.close();
+  });
+
+  t.test('the ring is bounded and counts what gave way', async (t) => {
+    const dir = folder(t);
+    await commissionLatchStore(dir);
+    const journal = await journalIn(dir, events());
+    for (let i = 0; i < TRANSITIONS_MAX + 10; i++) journal.save(EMPTY_RECORD, 'BOOT', { reason: String(i) });
+    await journal.flush();
+    t.equal(journal.reportable(0).length, TRANSITIONS_MAX);
+    t.equal(journal.dropped, 10);
+    t.equal(journal.reportable(0).at(-1)?.reason, String(TRANSITIONS_MAX + 9));
+  });
+});
+
+const SAMPLE: Sample = {
+  layout: {
+    stream: 'mcu/joint_state',
+    kind: 'joint_state',
+    names: ['knee'],
+    fields: ['position', 'velocity', 'effort', 'temperature'].map((name) => ({ name, width: 1 })),
+    tags: { frame_id: 'base_link' },
+    declaredRateHz: 50,
+  },
+  stampNs: 1_700_000_000_123_456_789n,
+  receivedNs: -1n,
+  receivedMonoNs: 5_000_000n,
+  flags: SAMPLE_FLAGS.nonFinite,
+  values: Float64Array.of(Number.NaN, -0, 5e-324, 40),
+};
+
+t.test('samples cross the socket whole, however the bytes are cut', async (t) => {
+  const packer = new SamplePacker();
+  const bytes = Buffer.concat([1, 2, 3].map(() => encodeFrame({ sample: packer.pack(SAMPLE) })));
+  t.ok(bytes.length < 3 * encodeFrame({ sample: new SamplePacker().pack(SAMPLE) }).length, 'the layout goes once');
+  for (const size of [1, 3, 1000]) {
+    const reader = new FrameReader();
+    const unpacker = new SampleUnpacker();
+    const samples: (Sample | undefined)[] = [];
+    for (let at = 0; at < bytes.length; at += size)
+      for (const frame of reader.push(bytes.subarray(at, at + size)))
+        samples.push(frame.sample ? unpacker.unpack(frame.sample) : undefined);
+    t.equal(samples.length, 3);
+    for (const sample of samples) t.same({ ...sample, values: undefined }, { ...SAMPLE, values: undefined });
+    t.ok(samples.every((sample) => Object.is(sample?.values[1], -0) && sample?.values[2] === 5e-324));
+  }
+  t.equal(
+    new SampleUnpacker().unpack({ layoutId: 4, times: new Uint8Array(24), values: new Uint8Array(8) }),
+    undefined,
+  );
+});
+
+t.test('bytes that are no frames end the connection, not the process', async (t) => {
+  const tooLong = Buffer.alloc(4);
+  tooLong.writeUInt32LE(FRAME_BYTES_MAX + 1);
+  t.throws(() => new FrameReader().push(tooLong), { code: 'invalid', message: /too many/ });
+  t.throws(() => new FrameReader().push(Buffer.from([3, 0, 0, 0, 255, 255, 255])), { code: 'invalid' });
+});
+
+t.test('a report carries what the evaluator needs, and recordings are left out', async (t) => {
+  const report = signalReport(SAMPLE);
+  t.match(signalsOfReport(report ?? {}), { kind: 'joint_state', names: ['knee'], isOwn: false, isMalformed: false });
+  t.ok(Number.isNaN(signalsOfReport(report ?? {}).positionRad[0]));
+  t.equal(signalReport({ ...SAMPLE, flags: SAMPLE_FLAGS.replayed }), undefined);
+  const mismatch = signalReport({ ...SAMPLE, flags: SAMPLE_FLAGS.nameCountMismatch });
+  t.equal(signalsOfReport(mismatch ?? {}).isMalformed, true);
+});
+
+t.test('config', async (t) => {
+  const load = async (t: Test, text: string): Promise<Awaited<ReturnType<typeof loadGuardConfig>>> => {
+    const path = join(folder(t), 'edge.yaml');
+    writeFileSync(path, text);
+    return loadGuardConfig(path);
+  };
+  const head = 'robot: { id: RB-1 }\nstate_dir: state\n';
+
+  t.test('takes its parts, fills the defaults and resolves paths against the file', async (t) => {
+    const config = await load(t, `${head}cloud: { anything: 1 }\nsources: [{ type: serial, path: /dev/ttyACM0 }]\n`);
+    t.match(config, { robotId: 'RB-1', serial: { path: '/dev/ttyACM0', baud: 921_600 }, scheduling: 'auto' });
+    t.match(config.socketPath, /state\/guard\.sock$/);
+    t.same(config.requiredStreams, ['mcu/joint_state']);
+    t.equal((await load(t, head)).serial, undefined);
+  });
+
+  t.test('a wrong option is named by its path', async (t) => {
+    for (const [text, field] of [
+      ['failsafe: { motor_max_c: hot }', 'failsafe.motor_max_c'],
+      ['failsafe: { motor_max_c: 99 }', 'failsafe.motor_trip_c'],
+      ['failsafe: { motor_clear_c: 85 }', 'failsafe.motor_clear_c'],
+      ['failsafe: { actions: { estop: WARN } }', 'failsafe.actions.estop'],
+      [
+        'failsafe: { joints: { knee: { position_min_rad: 1, position_max_rad: 0 } } }',
+        'failsafe.joints.knee.position_max_rad',
+      ],
+      ['failsafe: { agent_stuck_ms: 1 }', 'failsafe.agent_stuck_ms'],
+      ['failsafe: { typo: 1 }', 'failsafe'],
+      ['guard: { scheduling: best }', 'guard.scheduling'],
+      ['guard: { gpio: { driver: sysfs } }', 'guard.gpio.driver'],
+      ['sources: [{ type: replay }, { type: serial, path: x, baud: 9600 }]', 'sources[1].baud'],
+    ] as const)
+      t.match(await failureOf(load(t, `${head}${text}\n`)), { code: 'invalid', problems: [{ field }] }, text);
+    t.match(await failureOf(load(t, 'state_dir: x\n')), { problems: [{ field: 'robot' }] });
+    await t.rejects(loadGuardConfig('/nonexistent/edge.yaml'), { code: 'invalid', message: /no such file/ });
+  });
+});
+
+/** Actuators that write down what they are told, in one list with the writes to the store. */
+class FakeActuators implements Actuators {
+  readonly hasMcu = true;
+  readonly done: string[];
+  state: McuView['state'] = 'STOPPED';
+  line: 'clear' | 'pressed' | 'unknown' | undefined;
+  failStop = false;
+  armOutcome: CommandOutcome = { kind: 'accepted', state: 'ARMED' };
+  nowMs = 0;
+  hasArmed = false;
+
+  constructor(done: string[]) {
+    this.done = done;
+  }
+  mcu(): McuView {
+    return {
+      state: this.state,
+      lastFrameMs: this.nowMs,
+      hasRestarted: false,
+      hasArmed: this.hasArmed,
+      isEstopPressed: false,
+      framesOk: 0,
+      framesBad: 0,
+      heartbeatRttMs: 1,
+    };
+  }
+  estopLine(): 'clear' | 'pressed' | 'unknown' | undefined {
+    return this.line;
+  }
+  heartbeat(gateOpen: boolean): void {
+    this.done.push(gateOpen ? 'lease open' : 'lease closed');
+  }
+  stop(action: string): void {
+    this.done.push(`stop ${action}`);
+    this.state = 'STOPPED';
+    if (this.failStop) throw new Error('the stop line is broken');
+  }
+  async arm(): Promise<CommandOutcome> {
+    this.done.push('arm');
+    if (this.armOutcome.kind === 'accepted') this.state = 'ARMED';
+    this.hasArmed = this.state === 'ARMED';
+    return this.armOutcome;
+  }
+}
+
+/** A loop with a hand-driven clock, everything clear, recovered into ARMED unless told otherwise. */
+function loopRig(options: { readonly arm?: boolean } = {}) {
+  const done: string[] = [];
+  const actuators = new FakeActuators(done);
+  const clock: Clock = {
+    epochMs: () => 1_700_000_000_000 as EpochMs,
+    monotonicMs: () => actuators.nowMs as MonotonicMs,
+  };
+  const serial = { path: 'x', baud: 921_600 };
+  const config = guardConfig(failsafeSchema.parse({}), guardSchema.parse({}), serial, '/state');
+  const evidence = new Evidence(config.signals, config.liveness, config.requiredStreams, 0);
+  const answers: string[] = [];
+  const loop = new GuardLoop({
+    policy: { ...DEFAULT_POLICY, rules: DEFAULT_POLICY.rules.map((rule) => ({ ...rule, clearDwellMs: 0 })) },
+    clock,
+    log: LOG,
+    actuators,
+    evidence,
+    stored: EMPTY_RECORD,
+    phaseBefore: 'BOOT',
+    damage: undefined,
+    nonceSeed: 'seed',
+    save: (durable, phase) => done.push(`write ${phase} ${durable.motionEpoch}`),
+    answer: (result) => answers.push(`${result.done} ${result.detail}`),
+    onChange: () => done.push('report'),
+  });
+  let consumed = 0;
+  evidence.agentConnected(0);
+  const round = (): void => {
+    actuators.nowMs += 20;
+    consumed += 1;
+    evidence.agentProgress(consumed, consumed, actuators.nowMs);
+    sample(0, 40);
+    loop.tick();
+  };
+  const sample = (position: number, celsius: number): void => {
+    const receivedMonoNs = BigInt(actuators.nowMs) * 1_000_000n;
+    loop.sample({ ...SAMPLE, receivedMonoNs, flags: 0, values: Float64Array.of(position, 0, 0, celsius) });
+  };
+  const recover = (): void =>
+    loop.command({
+      commandId: 'r',
+      verb: 'recover',
+      latchId: loop.state.latchId,
+      nonce: recoverNonce(loop.state),
+      local: true,
+    });
+  for (let i = 0; i < 5; i++) round();
+  if (options.arm ?? true) {
+    recover();
+    loop.stored(durableState(loop.state));
+    round();
+  }
+  done.length = 0;
+  answers.length = 0;
+  return { loop, actuators, evidence, done, answers, round, sample, recover };
+}
+
+t.test('loop', async (t) => {
+  t.test('a trip stops, then writes, then reports, and the lease is renewed closed', async (t) => {
+    const { loop, sample, done, round } = loopRig();
+    round();
+    t.same(done, ['lease open']);
+    done.length = 0;
+    sample(0, 96);
+    t.same(done, ['stop STOP1', 'write LATCHED 1', 'report']);
+    t.equal(loop.state.phase, 'LATCHED');
+    done.length = 0;
+    round();
+    t.same(done, ['lease closed']);
+  });
+
+  t.test('the gate does not open before the opening is on disk', async (t) => {
+    const { loop, recover, done, round, answers, actuators } = loopRig({ arm: false });
+    recover();
+    round();
+    t.same(done, ['write RECOVERING 1', 'report', 'lease closed']);
+    t.same(answers, [], 'a recovery is answered when it has ended');
+    loop.stored({ latchId: 0, motionEpoch: 0, latched: [] });
+    t.equal(loop.state.phase, 'RECOVERING', 'an older write opens nothing');
+    loop.stored(durableState(loop.state));
+    t.equal(loop.state.phase, 'ARMED');
+    t.ok(done.includes('arm'));
+    actuators.state = 'ARMED';
+    round();
+    t.ok(done.includes('lease open'));
+    t.same(answers, ['true armed']);
+  });
+
+  t.test('a store that cannot be written ends a recovery and latches', async (t) => {
+    const { loop, recover, answers, round } = loopRig({ arm: false });
+    recover();
+    loop.storeFailed('no space left');
+    round();
+    t.equal(loop.state.phase, 'LATCHED');
+    t.same(answers, ['false stopped again']);
+    t.match(loop.status(), { mode: 'unknown_state', gateOpen: false });
+  });
+
+  t.test('a microcontroller that refuses to arm stops everything again', async (t) => {
+    const { loop, recover, actuators } = loopRig({ arm: false });
+    actuators.armOutcome = { kind: 'refused', state: 'STOPPED', reason: 'estop_pressed' };
+    recover();
+    loop.stored(durableState(loop.state));
+    await new Promise((resolve) => setImmediate(resolve));
+    t.equal(loop.state.phase, 'LATCHED');
+    t.match(loop.status().causes, [{ cause: 'mcu_fault', detail: /estop_pressed/ }]);
+  });
+
+  t.test('a broken stop line keeps neither the stop nor the latch from happening', async (t) => {
+    const { loop, actuators, sample, done } = loopRig();
+    actuators.failStop = true;
+    sample(0, 96);
+    t.equal(done[0], 'stop STOP1');
+    t.same(
+      loop.status().causes?.map(({ cause }) => cause),
+      ['guard_fault', 'thermal_shutdown'],
+    );
+  });
+
+  t.test('anything thrown selects the worst stop first', async (t) => {
+    const { loop, evidence, actuators, done } = loopRig();
+    evidence.liveness = () => {
+      throw new Error('a bug');
+    };
+    actuators.nowMs += 20;
+    loop.tick();
+    t.equal(done[0], 'stop STOP0');
+    t.equal(done.at(-1), 'lease closed');
+    t.match(loop.status(), { phase: 'LATCHED', action: 'STOP0', causes: [{ cause: 'guard_fault', detail: 'a bug' }] });
+  });
+
+  t.test('streams, microcontroller and agent that fall silent stop, each by its own cause', async (t) => {
+    const { loop, actuators, evidence } = loopRig();
+    for (let i = 0; i < 20 && loop.state.phase === 'ARMED'; i++) {
+      actuators.nowMs += 20;
+      evidence.agentProgress(1000 + i, 1000 + i, actuators.nowMs);
+      loop.tick();
+    }
+    t.match(loop.status().causes, [{ cause: 'source_stale', detail: /mcu\/joint_state silent for 1\d\d ms/ }]);
+    const stuck = loopRig();
+    for (let i = 0; i < 20 && stuck.loop.state.phase === 'ARMED'; i++) {
+      stuck.actuators.nowMs += 20;
+      stuck.sample(0, 40);
+      stuck.loop.tick();
+    }
+    t.match(stuck.loop.status().causes, [{ cause: 'agent_stuck' }]);
+    const gone = loopRig();
+    gone.evidence.agentGone();
+    for (let i = 0; i < 2; i++) gone.round();
+    t.match(gone.loop.status().causes, [{ cause: 'agent_stuck', detail: 'the agent is gone' }]);
+  });
+
+  t.test('wrong commands are answered, not obeyed', async (t) => {
+    const { loop, answers } = loopRig();
+    loop.command({ commandId: 'a', verb: 'arm' });
+    loop.command({ commandId: 'b', verb: 'trigger', mode: 'self_destruct' });
+    loop.command({ commandId: 'c', verb: 'recover', latchId: 0, nonce: 'x' });
+    t.match(answers, [/^false unknown verb 'arm'/, /^false unknown mode/, /^false nothing to recover/]);
+    t.equal(loop.state.phase, 'ARMED');
+    loop.command({ commandId: 'd', verb: 'trigger', mode: 'emergency_stop', reason: 'test' });
+    loop.command({ commandId: 'e', verb: 'trigger', mode: 'emergency_stop', reason: 'test' });
+    t.match(answers.slice(3), ['true stopped and latched', 'true was latched already']);
+  });
+
+  t.test('a stream of the agent counts, and a time ahead of now does not keep it fresh', async (t) => {
+    const { loop, actuators, round } = loopRig();
+    const report = { ...signalsOfReport(signalReport(SAMPLE) ?? {}), stream: '/motors', kind: 'joint_state' };
+    loop.report({ ...report, temperatureC: [96] }, 10, actuators.nowMs + 1e9);
+    t.match(loop.status().causes, [{ cause: 'thermal_shutdown', detail: 'knee 96.0 C' }]);
+    for (let i = 0; i < 40; i++) round();
+    t.match(loop.status().causes, [
+      { cause: 'source_stale', detail: /\/motors silent/ },
+      { cause: 'thermal_shutdown' },
+    ]);
+  });
+});
