@@ -91,7 +91,7 @@ export class GuardRig {
         ),
         ...failsafe,
       },
-      guard: { scheduling: 'other', ...guard },
+      guard: { scheduling: 'auto', ...guard },
     };
     // JSON is YAML.
     writeFileSync(this.configPath, JSON.stringify(config));

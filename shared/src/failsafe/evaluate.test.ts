@@ -15,6 +15,9 @@ import { CAUSE_KINDS, explore, kindSets, randomWalk } from './testing/explore.ts
 import { MUTANTS } from './testing/mutants.ts';
 import { allClear, armedWalk, checkPolicy, EMPTY, REAL_SYSTEM, reading, type System } from './testing/system.ts';
 
+// The large pairs take a minute.
+t.setTimeout(170_000);
+
 const NEVER_STALE_MS = 1_000_000;
 const ALL_PAIRS = process.argv.includes('--all-pairs');
 
