@@ -1,4 +1,3 @@
-import { existsSync, readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { errorMessage } from '@outrider/shared/errors';
 import { aborted } from '@outrider/shared/service';
@@ -40,15 +39,18 @@ async function main(options: Options): Promise<void> {
     for (const robotId of options.robot ? robotIds(options.robots) : [])
       robots.push(await startRobot(stack, cloud, robotId, options, say));
     const first = robots[0];
-    publishDev = () =>
+    if (first) pids['guard'] = await guardPid(stack, first);
+    publishDev = () => {
+      const { http_url, https_url, mqtt_url, ca_file } = cloud.ready;
+      const { client_id, client_secret, admin_user, admin_password } = cloud.bootstrap;
       writeJson(join(stateDir, 'dev.json'), {
-        ...cloud.ready,
-        grpc_url: null,
-        ...cloud.bootstrap,
+        ...{ http_url, https_url, mqtt_url, grpc_url: null, ca_file },
+        ...{ client_id, client_secret, admin_user, admin_password },
         robot_id: first?.robotId ?? null,
         robot_api_key: first?.apiKey ?? null,
-        pids: { ...pids, ...(first ? guardPid(first) : {}) },
+        pids,
       });
+    };
     publishDev();
     explain(cloud.ready, cloud.bootstrap, robots, stateDir);
     await aborted(stop.signal);
@@ -97,9 +99,10 @@ async function openGate(stack: Stack, robot: Robot, say: (line: string) => void)
     .catch(() => say(`${robot.robotId} stays stopped: ${refusal}`));
 }
 
-function guardPid(robot: Robot): { guard?: number } {
-  const file = join(robot.home, 'state', 'guard.pid');
-  return existsSync(file) ? { guard: Number(readFileSync(file, 'utf8')) } : {};
+/** The guard is started by the agent, so only the agent can say. */
+async function guardPid(stack: Stack, robot: Robot): Promise<number> {
+  const status = await stack.edgeCommand('failsafe', 'status', '--config', robot.configFile, '--json');
+  return (JSON.parse(status) as { guard_pid: number }).guard_pid;
 }
 
 const robotIds = (count: number): string[] => Array.from({ length: count }, (_, i) => `RB-${FIRST_ROBOT + i}`);
@@ -125,6 +128,10 @@ ${
     ? `
 Overheat a motor and watch the robot stop by itself:
   echo 'overheat 0' > ${join(robots[0].home, 'mcu.control')}
+  edge-agent/bin/outrider-edge.js failsafe status --config ${robots[0].configFile}
+Cool it down again, and let it move (after half a minute; it says what is still missing):
+  echo 'cool 0' > ${join(robots[0].home, 'mcu.control')}
+  edge-agent/bin/outrider-edge.js failsafe recover --config ${robots[0].configFile}
 `
     : ''
 }

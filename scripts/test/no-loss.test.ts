@@ -9,6 +9,8 @@ import { ENGINES } from './engines.ts';
 import { exportStream, fingerprints, openStack, recording } from './rig.ts';
 import { type ExpectedSample, readExpected } from './second-reader.ts';
 
+t.setTimeout(900_000);
+
 const KILLS = 30;
 const SEED = Number(process.env['OUTRIDER_SEED'] ?? 20_261_120);
 const bag = recording('rosbag/ats_servo_serial_no_unexpected_q3.db3');
@@ -83,7 +85,7 @@ t.test(
             type: 'replay',
             file: log.file,
             speed,
-            csv: {
+            columns: {
               delimiter: ';',
               decimal: ',',
               time: { column: 'Timestamp', unit: 'iso' },

@@ -4,6 +4,8 @@ import t from 'tap';
 import { exportStream, fingerprints, openStack, recording } from './rig.ts';
 import { readExpected } from './second-reader.ts';
 
+t.setTimeout(900_000);
+
 const SPEED = 20;
 const { file: sample, skip } = recording('rosbag/array_msgs_0.mcap');
 

@@ -21,6 +21,7 @@ const MAPPED = ['JointState', 'Imu', 'BatteryState', 'Temperature', 'DiagnosticA
 
 type Vector = { x: number; y: number; z: number; w?: number };
 type Message = Record<string, never> & {
+  header: { frame_id: string };
   name: string[];
   position: Float64Array;
   velocity: Float64Array;
@@ -126,7 +127,8 @@ function expected(type: string, m: Message): ExpectedSample {
       // Positive while discharging inside; ROS counts it negative. The sign bit is the one thing that changes.
       return { names: [], values: { voltage: [m.voltage], current: [-m.current], state_of_charge: [m.percentage] } };
     case 'Temperature':
-      return { names: [], values: { temperature: [m.temperature], variance: [m.variance] } };
+      // A Temperature names its sensor by the frame that the sensor is in.
+      return { names: [m.header.frame_id], values: { temperature: [m.temperature], variance: [m.variance] } };
     default:
       return { names: [], values: { level: m.status.map((status) => status.level) } };
   }

@@ -57,5 +57,6 @@ export function failsafeView(status: GuardStatus): FailsafeView {
     mcu_state: status.mcuState ?? '',
     heartbeat_rtt_ms: status.heartbeatRttMs ?? 0,
     recover_nonce: status.recoverNonce ?? '',
+    guard_pid: status.guardPid ?? 0,
   };
 }

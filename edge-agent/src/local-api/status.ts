@@ -33,6 +33,7 @@ export interface FailsafeView {
   readonly heartbeat_rtt_ms: number;
   /** To be quoted by the next recovery. */
   readonly recover_nonce: string;
+  readonly guard_pid: number;
 }
 
 export interface SourceView {
