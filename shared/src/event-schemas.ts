@@ -89,6 +89,34 @@ const PAYLOADS: Readonly<Record<EventType, readonly [About, JsonSchema]>> = {
     'robot_id',
     object({ lane: text, epoch: text, seq_from: count, seq_to: count, samples: count, reason: text }),
   ],
+  // What became of an instruction, whoever hears the answer.
+  'command.answered.v1': [
+    'robot_id',
+    object({
+      command_id: text,
+      verb: { type: 'string' },
+      outcome: text,
+      detail: { type: 'string' },
+      unmet: { type: 'array', items: text },
+      confirmed: { type: 'array', items: text },
+      latch_id: count,
+      motion_epoch: count,
+      counter: count,
+      requested_by: { type: 'string' },
+      reason: { type: 'string' },
+    }),
+  ],
+  // Something on the command channel that nobody who may had signed: an alarm.
+  'command.unauthentic.v1': [
+    'robot_id',
+    object({
+      problem: text,
+      key_id: { type: 'string' },
+      claimed_verb: { type: 'string' },
+      claimed_command_id: { type: 'string' },
+      count,
+    }),
+  ],
   'edge.started.v1': ['robot_id', object({ boot_id: text, agent_version: text, epoch: text })],
 };
 

@@ -9,7 +9,13 @@ export const EVENT_TYPES = [
 export type MandatoryEventType = (typeof EVENT_TYPES)[number];
 
 /** Events beyond the mandatory five that the programs exchange. */
-export const OWN_EVENT_TYPES = ['failsafe.transition.v1', 'telemetry.gap.v1', 'edge.started.v1'] as const;
+export const OWN_EVENT_TYPES = [
+  'failsafe.transition.v1',
+  'telemetry.gap.v1',
+  'edge.started.v1',
+  'command.answered.v1',
+  'command.unauthentic.v1',
+] as const;
 export type EventType = MandatoryEventType | (typeof OWN_EVENT_TYPES)[number];
 
 /** What every event on the bus carries. Exactly one of `robot_id` and `swarm_id` is there. */

@@ -12,13 +12,17 @@ import { type DeviceIdentity, deviceName, parseDeviceName } from '../ids.ts';
  * | outrider/v1/<device>/presence | robot, last will | 1 | yes | PresenceReport |
  * | outrider/v1/<device>/down/ack | cloud | 1 | no | Ack |
  * | outrider/v1/<device>/down/hello | cloud | 1 | no | HelloReply |
- * | outrider/v1/<device>/down/failsafe | cloud | 1 | no | FailsafeTrigger |
+ * | outrider/v1/<device>/down/keys | cloud | 1 | no | SignedKeyList |
+ * | outrider/v1/<device>/down/command | cloud | 1 | no | SignedInstruction |
+ *
+ * Stops, recoveries and commands share one channel: what a message asks for is said by the part of it that is signed,
+ * never by its topic, and on one channel a stop is not overtaken by what was sent after it.
  */
 const ROOT = 'outrider/v1';
 
 export const UP_CHANNELS = ['hello', 'event', 'state', 'telemetry', 'reply'] as const;
 export type UpChannel = (typeof UP_CHANNELS)[number];
-export const DOWN_CHANNELS = ['ack', 'hello', 'failsafe'] as const;
+export const DOWN_CHANNELS = ['ack', 'hello', 'keys', 'command', 'failsafe'] as const;
 export type DownChannel = (typeof DOWN_CHANNELS)[number];
 
 export const upTopic = (id: DeviceIdentity, channel: UpChannel): string => `${ROOT}/${deviceName(id)}/up/${channel}`;
