@@ -1,0 +1,50 @@
+import { answerHello } from '@outrider/cloud/telemetry/hello';
+import type { RobotDirectory } from '@outrider/cloud/telemetry/ingest-ports';
+import type { RobotRef } from '@outrider/cloud/telemetry/ports';
+import { LANE_OF_CHANNEL, readBatch } from '@outrider/cloud/telemetry/uplink';
+import type { Logger } from '@outrider/shared/log';
+import { outrider } from '@outrider/shared/messages';
+import { downTopic, parseTopic } from '@outrider/shared/protocol/topics';
+import type { Clock } from '@outrider/shared/time';
+import { MemoryStore } from './memory-store.ts';
+
+const ROBOT: RobotRef = { robotPk: 1, tenantId: 'default', robotId: 'SIM-1' };
+
+/** The cloud's end of the wire: the real reading, positions and hello; storage in memory, time from outside. */
+export class SimCloud {
+  readonly store = new MemoryStore();
+  readonly #clock: Clock;
+  readonly #log: Logger;
+  readonly #publish: (topic: string, payload: Uint8Array) => void;
+  readonly #directory: RobotDirectory = {
+    find: async () => ROBOT,
+    findRegistered: async () => ROBOT,
+    forget: () => undefined,
+  };
+
+  constructor(clock: Clock, log: Logger, publish: (topic: string, payload: Uint8Array) => void) {
+    this.#clock = clock;
+    this.#log = log;
+    this.#publish = publish;
+  }
+
+  /** @param dieBeforeAck The process ends after the commit and before the acknowledgement. */
+  async receive(topic: string, payload: Uint8Array, dieBeforeAck: boolean): Promise<void> {
+    const parsed = parseTopic(topic);
+    if (parsed?.direction !== 'up') return;
+    if (parsed.channel === 'hello') {
+      const publish = async (to: string, bytes: Uint8Array): Promise<void> => this.#publish(to, bytes);
+      const ports = { store: this.store, directory: this.#directory, clock: this.#clock, log: this.#log, publish };
+      await answerHello(ports, parsed.device, payload);
+      return;
+    }
+    const lane = LANE_OF_CHANNEL[parsed.channel];
+    if (lane === undefined) return;
+    const { epoch, records } = readBatch(payload, lane, this.#clock.epochMs());
+    const [outcome] = await this.store.commit([{ robot: ROBOT, epoch, lane, records }]);
+    if (!outcome || dieBeforeAck) return;
+    const { upto, collision } = outcome;
+    const ack = outrider.v1.Ack.encode({ epoch, lane, upto: Math.max(0, upto), collision }).finish();
+    this.#publish(downTopic(ROBOT, 'ack'), ack);
+  }
+}
