@@ -9,6 +9,8 @@ import { fileURLToPath } from 'node:url';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const stampFile = join(root, 'node_modules', '.outrider-stamp');
+/** A counterexample of a property test can be a whole file. */
+const LINE_MAX = 1000;
 const NODE_WANTED = [20, 20];
 
 process.env.TURBO_TELEMETRY_DISABLED = '1';
@@ -97,15 +99,16 @@ function countTests(lines) {
 
 /** What a reader of the log needs of TAP: a line a file, what was skipped and why, failures with their diagnostics. */
 function createTapPrinter() {
+  const show = (line) => process.stdout.write(`${line.length > LINE_MAX ? `${line.slice(0, LINE_MAX)} …` : line}\n`);
   let inDiagnostics = false;
   let lastWasFailure = false;
   return (line) => {
     if (inDiagnostics) {
-      process.stdout.write(`${line}\n`);
+      show(line);
       inDiagnostics = line.trim() !== '...';
-    } else if (/^\s*not ok /.test(line) || /^ok /.test(line) || /# SKIP/i.test(line)) process.stdout.write(`${line}\n`);
+    } else if (/^\s*not ok /.test(line) || /^ok /.test(line) || /# SKIP/i.test(line)) show(line);
     else if (line.trim() === '---' && lastWasFailure) {
-      process.stdout.write(`${line}\n`);
+      show(line);
       inDiagnostics = true;
     }
     if (line.trim() !== '') lastWasFailure = /^\s*not ok /.test(line);

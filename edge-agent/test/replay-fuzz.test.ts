@@ -1,4 +1,4 @@
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { DomainError } from '@outrider/shared/errors';
 import { SAMPLE_FLAGS, valueCount } from '@outrider/shared/telemetry';
@@ -83,6 +83,22 @@ t.test('damaged databases end in samples or a clear error', async (t) => {
     { numRuns: 150 },
   );
   t.ok(outcomes.whole > 5 && outcomes.refused > 5, `both happened: ${JSON.stringify(outcomes)}`);
+});
+
+t.test('a database whose columns hold other types than they say ends in samples or a clear error', async (t) => {
+  const dir = t.testdir();
+  const values = ['NULL', "'soon'", '1.5', "x'00'", '12'];
+  for (const [column, value] of ['timestamp', 'data', 'topic_id'].flatMap((name) =>
+    values.map((v) => [name, v] as const),
+  )) {
+    const file = join(dir, 'types.db3');
+    rmSync(file, { force: true });
+    const database = writeDb3(file, motion(30), 'delete');
+    database.exec(`UPDATE messages SET ${column} = ${value} WHERE id = 20`);
+    database.close();
+    const isWhole = await survives({ file });
+    t.equal(isWhole, column !== 'timestamp' || value === '12', `${column} = ${value}`);
+  }
 });
 
 t.test('any text is a CSV that ends in samples or a clear error', async (t) => {

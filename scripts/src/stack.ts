@@ -43,10 +43,17 @@ export interface Cloud {
   readonly client: CloudClient;
 }
 
+/** A recording to feed instead of the firmware. */
+export interface Replay {
+  readonly file: string;
+  readonly speed: number;
+  /** What the columns of a CSV are, as edge.yaml has it. */
+  readonly columns?: object;
+}
+
 export interface RobotOptions {
   readonly robotId: string;
-  /** A recording to feed instead of the firmware. */
-  readonly replay?: { readonly file: string; readonly speed: number };
+  readonly replay?: Replay;
   /** Further settings of edge.yaml. */
   readonly settings?: Readonly<Record<string, unknown>>;
 }
@@ -136,7 +143,7 @@ export class Stack {
         state_dir: 'state',
         cloud: { http_url: cloud.ready.https_url, mqtt_url: cloud.ready.mqtt_url, ca_file: cloud.ready.ca_file },
         sources: replay
-          ? [{ type: 'replay', file: resolve(replay.file), speed: replay.speed }]
+          ? [{ type: 'replay', ...replay, file: resolve(replay.file) }]
           : [{ type: 'serial', path: line, baud: 921_600, rate_hz: 50 }],
         ...options.settings,
       }),

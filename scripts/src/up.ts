@@ -1,9 +1,11 @@
+import { existsSync, readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { errorMessage } from '@outrider/shared/errors';
 import { aborted } from '@outrider/shared/service';
 import { Command, InvalidArgumentError } from 'commander';
+import { parse as parseYaml } from 'yaml';
 import type { Bootstrap, CloudReady } from './cloud-client.ts';
-import { type Cloud, type Robot, repositoryRoot, Stack, writeJson } from './stack.ts';
+import { type Cloud, type Replay, type Robot, repositoryRoot, Stack, writeJson } from './stack.ts';
 
 const FIRST_ROBOT = 1022;
 
@@ -14,6 +16,7 @@ interface Options {
   readonly robots: number;
   readonly replay?: string;
   readonly speed: number;
+  readonly columns?: string;
 }
 
 async function main(options: Options): Promise<void> {
@@ -71,7 +74,7 @@ async function startRobot(
   say(`starting robot ${robotId} …`);
   const robot = await stack.startRobot(cloud, {
     robotId,
-    ...(options.replay === undefined ? {} : { replay: { file: options.replay, speed: options.speed } }),
+    ...(options.replay === undefined ? {} : { replay: replayOf(options.replay, options) }),
   });
   await stack.until(
     `telemetry of ${robotId}`,
@@ -97,6 +100,19 @@ async function openGate(stack: Stack, robot: Robot, say: (line: string) => void)
   await stack
     .until(`recovery of ${robot.robotId}`, attempt)
     .catch(() => say(`${robot.robotId} stays stopped: ${refusal}`));
+}
+
+function replayOf(file: string, { speed, columns }: Options): Replay {
+  if (!existsSync(file)) throw new Error(`--replay: ${file} is not there`);
+  if (file.endsWith('.csv') && columns === undefined)
+    throw new Error(
+      '--replay: a CSV needs --columns FILE, which says what its columns are (see edge-agent/config/edge.yaml)',
+    );
+  return {
+    file,
+    speed,
+    ...(columns === undefined ? {} : { columns: parseYaml(readFileSync(columns, 'utf8')) as object }),
+  };
 }
 
 /** The guard is started by the agent, so only the agent can say. */
@@ -150,6 +166,7 @@ await new Command('npm run up --')
   .option('--no-robot', 'only the control plane')
   .option('--robots <n>', 'how many robots, from RB-1022 on', wholeNumber, 1)
   .option('--replay <file>', 'feed a recording (MCAP, .db3, CSV) through the edge agent instead of the firmware')
+  .option('--columns <file>', 'YAML file that says what the columns of a CSV recording are')
   .option('--speed <x>', 'replay speed; 0 is as fast as it goes', Number, 1)
   .action(async (options: Options) => {
     try {

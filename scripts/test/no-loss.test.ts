@@ -78,31 +78,25 @@ t.test(
     const joints = [0, 1, 2, 3, 4, 5];
     const robot = await stack.startRobot(cloud, {
       robotId: 'offline-1',
-      replay: { file: log.file, speed },
-      settings: {
-        sources: [
-          {
-            type: 'replay',
-            file: log.file,
-            speed,
-            columns: {
-              delimiter: ';',
-              decimal: ',',
-              time: { column: 'Timestamp', unit: 'iso' },
-              streams: [
-                {
-                  stream: 'ur3/joint_state',
-                  kind: 'joint_state',
-                  names: joints.map((joint) => `j${joint}`),
-                  fields: {
-                    velocity: joints.map((joint) => `Speed_J${joint}`),
-                    effort: joints.map((joint) => `Current_J${joint}`),
-                  },
-                },
-              ],
+      replay: {
+        file: log.file,
+        speed,
+        columns: {
+          delimiter: ';',
+          decimal: ',',
+          time: { column: 'Timestamp', unit: 'iso' },
+          streams: [
+            {
+              stream: 'ur3/joint_state',
+              kind: 'joint_state',
+              names: joints.map((joint) => `j${joint}`),
+              fields: {
+                velocity: joints.map((joint) => `Speed_J${joint}`),
+                effort: joints.map((joint) => `Current_J${joint}`),
+              },
             },
-          },
-        ],
+          ],
+        },
       },
     });
     await stack.until('the first samples', async () => (await cloud.client.sampleCounts('offline-1')).size > 0);

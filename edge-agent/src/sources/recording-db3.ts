@@ -15,10 +15,11 @@ interface TopicRow {
   readonly serialization_format: string;
 }
 
+/** What SQLite gives back: a column holds whatever was stored in it, whatever its declared type says. */
 interface MessageRow {
-  readonly topic_id: bigint;
-  readonly timestamp: bigint;
-  readonly data: Buffer | null;
+  readonly topic_id: unknown;
+  readonly timestamp: unknown;
+  readonly data: unknown;
 }
 
 /**
@@ -101,16 +102,21 @@ class Db3Recording implements Recording {
     const wanted = [...this.#topicsById].filter(([, topic]) => wants(topic)).map(([id]) => id);
     const marks = wanted.map(() => '?').join(', ');
     // rosbag2 indexes the timestamp; the id settles ties, so that the order is the same each time.
-    const statement = this.#database.prepare<bigint[], MessageRow>(
-      `SELECT topic_id, timestamp, data FROM messages WHERE topic_id IN (${marks}) ORDER BY timestamp, id`,
-    );
-    const rows = statement.iterate(...wanted);
+    const query = `SELECT topic_id, timestamp, data FROM messages WHERE topic_id IN (${marks}) ORDER BY timestamp, id`;
+    const rows = this.#damagedIfThrown(() => this.#database.prepare<bigint[], MessageRow>(query).iterate(...wanted));
     try {
       for (;;) {
-        const { done, value: row } = this.#next(rows);
+        const { done, value: row } = this.#damagedIfThrown(() => rows.next());
         if (done) return;
-        const topic = this.#topicsById.get(row.topic_id);
-        if (topic) yield { topic, logTimeNs: row.timestamp, payload: row.data ?? new Uint8Array(0) };
+        const topic = typeof row.topic_id === 'bigint' ? this.#topicsById.get(row.topic_id) : undefined;
+        if (!topic) continue;
+        if (typeof row.timestamp !== 'bigint')
+          throw damaged(this.#file, 'inside', new TypeError('a message has no whole number as its timestamp'));
+        yield {
+          topic,
+          logTimeNs: row.timestamp,
+          payload: row.data instanceof Uint8Array ? row.data : new Uint8Array(0),
+        };
       }
     } finally {
       rows.return?.();
@@ -131,14 +137,17 @@ class Db3Recording implements Recording {
 
   #edge(which: 'min' | 'max'): bigint {
     const row = this.#database
-      .prepare<[], { at: bigint | null }>(`SELECT ${which}(timestamp) AS at FROM messages`)
+      .prepare<[], { at: unknown }>(
+        `SELECT ${which}(timestamp) AS at FROM messages WHERE typeof(timestamp) = 'integer'`,
+      )
       .get();
-    return row?.at ?? 0n;
+    return typeof row?.at === 'bigint' ? row.at : 0n;
   }
 
-  #next(rows: IterableIterator<MessageRow>): IteratorResult<MessageRow> {
+  /** SQLite reads no more than it must, so damage can show at any step. */
+  #damagedIfThrown<T>(read: () => T): T {
     try {
-      return rows.next();
+      return read();
     } catch (error) {
       throw damaged(this.#file, 'inside', error);
     }
