@@ -14,7 +14,9 @@ const PAGE_BYTES = 4096;
 const JOURNAL_BYTES_MAX = 16 * 1024 * 1024;
 /** Damaged databases kept beside the new one, for whoever wants to look. */
 const SET_ASIDE_MAX = 2;
-const RECENT_EVENTS_MAX = 1000;
+/** Events whose ids are kept at least; at most twice as many and one commit more. */
+const RECENT_EVENTS_MIN = 1000;
+const ID_SEPARATOR = '\n';
 const DATABASE_FILE = 'outbox.db';
 
 /** What was found when the database was opened. */
@@ -88,25 +90,57 @@ export function setAside(stateDir: string): string {
   return asideAt(1);
 }
 
-/** Ids of the events written last. */
+/**
+ * Ids of the events written last, by which an event that comes again is known. Looked up in memory; on disk one row
+ * per commit, so that they cost a commit one page and not an index entry each.
+ */
 export class RecentEvents {
-  readonly #find: Database.Statement<[string], { id: number }>;
+  readonly #all: Database.Statement<[], RecentRow>;
   readonly #add: Database.Statement<[string]>;
   readonly #trim: Database.Statement<[number]>;
+  /** Two generations: the older one is forgotten as a whole, because each deletion dirties a page. */
+  #older = new Set<string>();
+  #newer = new Set<string>();
+  #newerFirstId = 0;
 
   constructor(db: Db) {
-    this.#find = db.prepare('SELECT id FROM recent_event WHERE event_id = ?');
-    this.#add = db.prepare('INSERT INTO recent_event (event_id) VALUES (?)');
-    this.#trim = db.prepare('DELETE FROM recent_event WHERE id <= ?');
+    this.#all = db.prepare('SELECT id, event_ids FROM recent_events ORDER BY id');
+    this.#add = db.prepare('INSERT INTO recent_events (event_ids) VALUES (?)');
+    this.#trim = db.prepare('DELETE FROM recent_events WHERE id < ?');
+    this.reload();
   }
 
-  /** Remembers an id. @returns False when it was known. */
-  add(eventId: string): boolean {
-    if (this.#find.get(eventId)) return false;
-    const { lastInsertRowid } = this.#add.run(eventId);
-    this.#trim.run(Number(lastInsertRowid) - RECENT_EVENTS_MAX);
-    return true;
+  has(eventId: string): boolean {
+    return this.#newer.has(eventId) || this.#older.has(eventId);
   }
+
+  /** Remembers ids in the caller's transaction. After a rollback call `reload`. */
+  add(eventIds: readonly string[]): void {
+    if (this.#newer.size >= RECENT_EVENTS_MIN) this.#trim.run(this.#newerFirstId);
+    const { lastInsertRowid } = this.#add.run(eventIds.join(ID_SEPARATOR));
+    this.#note(Number(lastInsertRowid), eventIds);
+  }
+
+  /** Reads the ids from the file again. */
+  reload(): void {
+    this.#older = new Set();
+    this.#newer = new Set();
+    for (const { id, event_ids } of this.#all.iterate()) this.#note(id, event_ids.split(ID_SEPARATOR));
+  }
+
+  #note(id: number, eventIds: readonly string[]): void {
+    if (this.#newer.size >= RECENT_EVENTS_MIN) {
+      this.#older = this.#newer;
+      this.#newer = new Set();
+    }
+    if (this.#newer.size === 0) this.#newerFirstId = id;
+    for (const eventId of eventIds) this.#newer.add(eventId);
+  }
+}
+
+interface RecentRow {
+  readonly id: number;
+  readonly event_ids: string;
 }
 
 /** Small facts beside the lanes: epoch, boundaries, replay positions. */
@@ -201,7 +235,7 @@ function createSchema(db: Db): void {
     )`);
   }
   // Ids of the last events, so that one which is reported again after a crash is not stored again.
-  db.exec('CREATE TABLE IF NOT EXISTS recent_event (id INTEGER PRIMARY KEY, event_id TEXT NOT NULL UNIQUE)');
+  db.exec('CREATE TABLE IF NOT EXISTS recent_events (id INTEGER PRIMARY KEY, event_ids TEXT NOT NULL)');
   db.exec(`CREATE TABLE IF NOT EXISTS quarantine (
     id INTEGER PRIMARY KEY, lane TEXT NOT NULL, seq INTEGER NOT NULL, reason TEXT NOT NULL, body BLOB NOT NULL
   )`);

@@ -9,6 +9,7 @@ import {
   type GapSummary,
   LANES,
   type LaneName,
+  type NewRecord,
   type OutboxEvent,
   type StoredRecord,
   stateRecord,
@@ -316,19 +317,26 @@ export class Outbox implements Service {
     const removed = this.#removeAcknowledged();
     this.#writeEvents(this.#pending.events.length);
     if (lostTelemetry) telemetry.appendGap(lostTelemetry);
-    for (const block of blocks) telemetry.append(block);
-    for (const record of states.values()) state.append(record);
+    telemetry.appendAll(blocks);
+    state.appendAll([...states.values()]);
     for (const [source, value] of positions) this.#store.meta.set(`position.${source}`, value);
     for (const lane of LANES) this.#store.meta.set(`sent.${lane}`, this.#store.cursors[lane].sent);
     return removed;
   }
 
   #writeEvents(count: number): void {
-    const { event } = this.#store.lanes;
-    if (this.#pending.lostEvents) event.appendGap(this.#pending.lostEvents);
+    const { lanes, recent } = this.#store;
+    if (this.#pending.lostEvents) lanes.event.appendGap(this.#pending.lostEvents);
+    const eventIds: string[] = [];
+    const records: NewRecord[] = [];
     for (const { eventId, record } of this.#pending.events.slice(0, count)) {
-      if (this.#store.recent.add(eventId)) event.append(record);
+      if (recent.has(eventId)) continue;
+      eventIds.push(eventId);
+      records.push(record);
     }
+    if (records.length === 0) return;
+    recent.add(eventIds);
+    lanes.event.appendAll(records);
   }
 
   /** Deletes acknowledged rows in a transaction of their own. @returns Whether there may be more. */

@@ -10,13 +10,17 @@ const STATES_MAX = 256;
 export interface PendingEvent {
   readonly eventId: string;
   readonly record: NewRecord;
-  readonly waiters: { resolve: () => void; reject: (error: unknown) => void }[];
+  /** Settled once it is on disk, or cannot get there any more. */
+  readonly stored: Promise<void>;
+  readonly resolve: () => void;
+  readonly reject: (error: unknown) => void;
 }
 
 /** What has been given to the outbox and is not on disk yet. Bounded: what does not fit is counted as lost. */
 export class Pending {
   readonly blocks: NewRecord[] = [];
   readonly events: PendingEvent[] = [];
+  #eventsById = new Map<string, PendingEvent>();
   readonly states = new Map<string, NewRecord>();
   /** Replay positions reached by the samples of `blocks`. */
   readonly positions = new Map<string, number>();
@@ -50,18 +54,19 @@ export class Pending {
 
   /** Resolves once the event is on disk. The same event twice is one event. */
   addEvent(eventId: string, record: NewRecord): Promise<void> {
-    return new Promise((resolve, reject) => {
-      const same = this.events.find((event) => event.eventId === eventId);
-      if (same) same.waiters.push({ resolve, reject });
-      else this.events.push({ eventId, record, waiters: [{ resolve, reject }] });
-      if (this.events.length <= EVENTS_MAX) return;
-      const oldest = this.events.shift();
-      if (!oldest) return;
-      const { fromMs, toMs } = oldest.record;
-      const gap: GapSummary = { reason: 'disk_full', records: 1, samples: 0, fromMs, toMs };
-      this.lostEvents = this.lostEvents ? joinGaps(this.lostEvents, gap) : gap;
-      refuse(oldest);
+    const same = this.#eventsById.get(eventId);
+    if (same) return same.stored;
+    let resolve: () => void = () => {};
+    let reject: (error: unknown) => void = () => {};
+    const stored = new Promise<void>((done, failed) => {
+      resolve = done;
+      reject = failed;
     });
+    const added = { eventId, record, stored, resolve, reject };
+    this.events.push(added);
+    this.#eventsById.set(eventId, added);
+    if (this.events.length > EVENTS_MAX) this.#loseOldestEvent();
+    return stored;
   }
 
   /** Only the newest value of a key waits. */
@@ -82,16 +87,32 @@ export class Pending {
   /** After a commit of the oldest events alone. */
   clearEvents(count: number): void {
     this.lostEvents = undefined;
-    for (const event of this.events.splice(0, count)) for (const waiter of event.waiters) waiter.resolve();
+    for (const event of this.#take(count)) event.resolve();
   }
 
   /** At the end of the program: whoever still waits learns that it was not kept. */
   refuseEvents(): void {
-    for (const event of this.events.splice(0)) refuse(event);
+    for (const event of this.#take(this.events.length)) refuse(event);
+  }
+
+  #loseOldestEvent(): void {
+    const [oldest] = this.#take(1);
+    if (!oldest) return;
+    const { fromMs, toMs } = oldest.record;
+    const gap: GapSummary = { reason: 'disk_full', records: 1, samples: 0, fromMs, toMs };
+    this.lostEvents = this.lostEvents ? joinGaps(this.lostEvents, gap) : gap;
+    refuse(oldest);
+  }
+
+  #take(count: number): PendingEvent[] {
+    const taken = this.events.splice(0, count);
+    // Not clear(): V8 chains the emptied table to its successors, which keeps them and their events from being collected.
+    if (this.events.length === 0) this.#eventsById = new Map();
+    else for (const { eventId } of taken) this.#eventsById.delete(eventId);
+    return taken;
   }
 }
 
 function refuse(event: PendingEvent): void {
-  const error = new DomainError('unavailable', `event ${event.eventId} could not be written: no space in the outbox`);
-  for (const waiter of event.waiters) waiter.reject(error);
+  event.reject(new DomainError('unavailable', `event ${event.eventId} could not be written: no space in the outbox`));
 }

@@ -32,6 +32,8 @@ interface Opened {
   readonly lanes: Readonly<Record<LaneName, LaneTable>>;
   readonly recent: RecentEvents;
   readonly epoch: string;
+  /** Runs a change in one transaction of `db`; made once, because making it costs as much as a small change. */
+  readonly transact: (change: () => unknown) => unknown;
 }
 
 /** The files of an outbox: opened, locked, checked, and replaced by new ones when they are damaged. */
@@ -110,7 +112,7 @@ export class Store {
 
   /** Makes the oldest record of each lane position 1 of a new epoch. @returns False when it cannot be written now. */
   startEpoch(reason: string): boolean {
-    const { epoch: oldEpoch, db, meta, lanes } = this.#opened;
+    const { epoch: oldEpoch, db } = this.#opened;
     const epoch = newEpoch();
     const written = this.write(() => {
       this.meta.set('epoch', epoch);
@@ -121,7 +123,7 @@ export class Store {
     });
     if (!written) return false;
     // When damaged files were replaced meanwhile, that was a new epoch already.
-    if (db === this.#opened.db) this.#opened = { db, meta, lanes, recent: this.#opened.recent, epoch };
+    if (db === this.#opened.db) this.#opened = { ...this.#opened, epoch };
     for (const lane of LANES) Object.assign(this.cursors[lane], cursor());
     this.#log.warn({ reason, old_epoch: oldEpoch, epoch: this.epoch }, 'outbox.epoch_started');
     return true;
@@ -138,13 +140,14 @@ export class Store {
 
   #transact<T>(change: () => T): T {
     try {
-      return this.#opened.db.transaction(change).immediate();
+      return this.#opened.transact(change) as T;
     } catch (error) {
       if (isCorruption(error)) {
         this.#replace(error);
-        return this.#opened.db.transaction(change).immediate();
+        return this.#opened.transact(change) as T;
       }
       for (const lane of LANES) this.lanes[lane].reload();
+      this.recent.reload();
       throw error;
     }
   }
@@ -167,7 +170,14 @@ export class Store {
     const lane = (name: LaneName): LaneTable => new LaneTable(db, meta, name, this.#bootId);
     const lanes = { event: lane('event'), state: lane('state'), telemetry: lane('telemetry') };
     for (const name of LANES) Object.assign(this.cursors[name], cursor(meta.getNumber(`sent.${name}`)));
-    return { db, meta, lanes, recent: new RecentEvents(db), epoch: meta.get('epoch') ?? '' };
+    return {
+      db,
+      meta,
+      lanes,
+      recent: new RecentEvents(db),
+      epoch: meta.get('epoch') ?? '',
+      transact: db.transaction((change: () => unknown) => change()).immediate,
+    };
   }
 
   #replace(error: unknown): void {
