@@ -1,16 +1,18 @@
 import { resolve } from 'node:path';
 import { DomainError, errorMessage } from '@outrider/shared/errors';
 import { FAILSAFE_MODES } from '@outrider/shared/failsafe/modes';
-import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
+import { Command, CommanderError, InvalidArgumentError } from 'commander';
+import { addBlackbox } from './cli/blackbox.ts';
 import { type EnrolArguments, enrolCommand } from './cli/enroll.ts';
 import { EXIT, exitCodeOf } from './cli/exit-codes.ts';
+import { addExport } from './cli/export.ts';
 import { formatFailsafe, formatQueue, formatStatus } from './cli/format.ts';
 import { callAgent } from './cli/local-client.ts';
+import { withConfig } from './cli/options.ts';
+import { addTail } from './cli/tail.ts';
 import { loadConfig } from './config.ts';
 import type { AgentStatus } from './local-api/status.ts';
 import { AGENT_VERSION } from './version.ts';
-
-const CONFIG_DEFAULT = '/etc/outrider/edge.yaml';
 
 interface AtAgent {
   readonly config: string;
@@ -93,6 +95,10 @@ atAgent(program.command('queue'), 'Show what waits in the outbox.', ({ config, j
   show(config, json, formatQueue),
 );
 
+addTail(program);
+addExport(program);
+addBlackbox(program);
+
 withConfig(program.command('config').description('Look at the configuration.').command('check'))
   .description('Check the configuration and say what is wrong, with the path of each option.')
   .action(({ config }: AtAgent) => {
@@ -140,10 +146,6 @@ try {
   await program.parseAsync();
 } catch (error) {
   process.exitCode = failed(error);
-}
-
-function withConfig(command: Command): Command {
-  return command.addOption(new Option('--config <file>', 'the configuration').default(CONFIG_DEFAULT)).exitOverride();
 }
 
 function atAgent(

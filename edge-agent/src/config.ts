@@ -5,6 +5,8 @@ import { DomainError, errorMessage, type FieldProblem } from '@outrider/shared/e
 import { type DeviceIdentity, ROBOT_ID_PATTERN, TENANT_ID_PATTERN } from '@outrider/shared/ids';
 import { parse } from 'yaml';
 import { z } from 'zod';
+import type { BlackBoxOptions } from './blackbox/recorder.ts';
+import { withPolicyFile } from './guard/failsafe-layers.ts';
 import { failsafeSchema, type GuardConfig, guardConfig, guardSchema } from './guard/guard-config.ts';
 import { csvMappingSchema, replayTopicSchema, ros2TopicSchema } from './sources/options.ts';
 import type { ReplayOptions } from './sources/replay.ts';
@@ -70,6 +72,15 @@ const uplinkSchema = z.strictObject({
   backoff_max_ms: durationMs(100, 3_600_000).default(30_000),
 });
 
+const blackboxSchema = z.strictObject({
+  enabled: z.boolean().default(true),
+  before_s: z.number().min(1).max(600).default(30),
+  after_s: z.number().min(0).max(600).default(10),
+  memory_max_mb: z.number().min(1).max(1024).default(16),
+  files_max: z.number().int().min(1).max(1000).default(20),
+  size_max_mb: z.number().min(1).max(100_000).default(256),
+});
+
 const fileSchema = z.strictObject({
   robot: z.strictObject({
     id: z.string().regex(ROBOT_ID_PATTERN, 'must be 1 to 43 characters of A-Z a-z 0-9 _ -'),
@@ -90,6 +101,7 @@ const fileSchema = z.strictObject({
   guard: guardSchema.prefault({}),
   outbox: outboxSchema.prefault({}),
   uplink: uplinkSchema.prefault({}),
+  blackbox: blackboxSchema.prefault({}),
   local_api: z
     .strictObject({
       socket: z.string().min(1).default('edge.sock'),
@@ -140,6 +152,8 @@ export interface AgentConfig {
     readonly backoffFirstMs: number;
     readonly backoffMaxMs: number;
   };
+  /** `undefined` when it is switched off. */
+  readonly blackbox: Omit<BlackBoxOptions, 'stateDir' | 'robot' | 'clock' | 'log' | 'onRecorded'> | undefined;
   readonly localApi: { readonly socketPath: string; readonly metricsPort: number | undefined };
   readonly logLevel: string;
 }
@@ -158,7 +172,7 @@ export interface ConfigOverrides {
  */
 export function loadConfig(file: string, overrides: ConfigOverrides = {}): AgentConfig {
   const path = resolve(file);
-  const document = readDocument(path);
+  const document = withPolicyFile(readDocument(path), path);
   const base = dirname(path);
   const given = overrides.replayFile === undefined ? document : withReplay(document, overrides);
   const parsed = check(path, given);
@@ -206,8 +220,20 @@ export function loadConfig(file: string, overrides: ConfigOverrides = {}): Agent
       backoffFirstMs: uplink.backoff_first_ms,
       backoffMaxMs: uplink.backoff_max_ms,
     },
+    blackbox: blackboxSettings(parsed.blackbox),
     localApi: { socketPath, metricsPort: parsed.local_api.metrics_port },
     logLevel: parsed.log.level,
+  };
+}
+
+function blackboxSettings(blackbox: z.output<typeof blackboxSchema>): AgentConfig['blackbox'] {
+  if (!blackbox.enabled) return undefined;
+  return {
+    beforeMs: blackbox.before_s * 1000,
+    afterMs: blackbox.after_s * 1000,
+    memoryMaxBytes: blackbox.memory_max_mb * MB,
+    filesMax: blackbox.files_max,
+    sizeMaxBytes: blackbox.size_max_mb * MB,
   };
 }
 

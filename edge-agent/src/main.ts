@@ -5,12 +5,16 @@ import { DomainError, errorMessage } from '@outrider/shared/errors';
 import { deviceName, newId } from '@outrider/shared/ids';
 import { createLogger, type Logger } from '@outrider/shared/log';
 import { aborted, pause, runStages, type Service } from '@outrider/shared/service';
+import type { Sample } from '@outrider/shared/telemetry';
 import { systemClock } from '@outrider/shared/time';
 import { FailsafeRecorder } from './agent/failsafe-recorder.ts';
+import { SampleTap } from './agent/sample-tap.ts';
 import { SerialMonitor } from './agent/serial-monitor.ts';
 import { SourceBoard } from './agent/source-board.ts';
 import { SourceStage } from './agent/source-stage.ts';
 import { agentStatus } from './agent/view.ts';
+import { BlackBoxRecorder } from './blackbox/recorder.ts';
+import { BoxShelf, type BoxView } from './blackbox/shelf.ts';
 import type { AgentConfig } from './config.ts';
 import { CertificateRenewal } from './enroll/enroller.ts';
 import { IdentityStore, type StoredIdentity } from './enroll/identity.ts';
@@ -87,8 +91,12 @@ export async function runAgent(config: AgentConfig, options: RunOptions, signal:
     onAck: (lane, latencyMs) => metrics.observeAck(lane, latencyMs),
   });
 
+  const tap = new SampleTap();
+  const blackbox = config.blackbox && openBlackBox(config.blackbox, config, outbox, log);
   let samplesConsumed = 0;
-  const consumed = (): void => {
+  const consumed = (sample: Sample): void => {
+    tap.add(sample);
+    blackbox?.add(sample);
     samplesConsumed += 1;
     guard?.progress(samplesConsumed);
   };
@@ -109,7 +117,7 @@ export async function runAgent(config: AgentConfig, options: RunOptions, signal:
           const known = positionKey !== undefined && position !== undefined;
           outbox.appendSample(sample, known ? { source: positionKey, value: position } : undefined);
           guard?.report(sample);
-          consumed();
+          consumed(sample);
         },
       });
       return [openSource(settings, ports, outbox, options.fromStart)];
@@ -119,13 +127,16 @@ export async function runAgent(config: AgentConfig, options: RunOptions, signal:
   guard?.onSample((sample) => {
     outbox.appendSample(sample);
     serial.observe(sample);
-    consumed();
+    consumed(sample);
   });
-  guard?.onTransition((transition) => recorder.record(transition));
+  guard?.onTransition((transition) => {
+    blackbox?.transition(transition);
+    return recorder.record(transition);
+  });
   guard?.onStatus((entry) => recorder.note(entry));
 
   const sourceStage = new SourceStage(sources, hasSerial, log);
-  const agent = localAgent(status, guard, config);
+  const agent = localAgent({ status, guard, config, outbox, tap, shelf: new BoxShelf(config.stateDir) });
   const socketServer = new LocalServer(createLocalApp(agent, metrics), { socket: config.localApi.socketPath }, log);
   const { metricsPort } = config.localApi;
   const portServer =
@@ -157,6 +168,7 @@ export async function runAgent(config: AgentConfig, options: RunOptions, signal:
     socketServer,
     ...(portServer ? [portServer] : []),
     renewal,
+    ...(blackbox ? [blackbox] : []),
     uplink,
     outbox,
     ...(guard ? [guard] : []),
@@ -220,13 +232,61 @@ function uplinkIdentity(identity: StoredIdentity | undefined, config: AgentConfi
   return identity && { ...identity, mqttUrl: config.cloud.mqttUrl ?? identity.mqttUrl };
 }
 
-function localAgent(status: () => AgentStatus, guard: GuardLink | undefined, config: AgentConfig): LocalAgent {
+/** The box tells the cloud that it is there; the event names it, and the robot keeps it. */
+function openBlackBox(
+  settings: NonNullable<AgentConfig['blackbox']>,
+  config: AgentConfig,
+  outbox: Outbox,
+  log: Logger,
+): BlackBoxRecorder {
+  const robot = deviceName(config.device);
+  const onRecorded = (box: BoxView): void => {
+    const event = {
+      eventId: newId('evt'),
+      type: 'blackbox.recorded.v1',
+      occurredAtMs: systemClock.epochMs(),
+      traceId: box.trace_id || newId('box'),
+      payload: {
+        box_id: box.id,
+        tripped_at: box.tripped_at,
+        mode: box.mode,
+        latch_id: box.latch_id,
+        transition_id: box.transition_id,
+        from: box.from,
+        to: box.to,
+        samples: box.samples,
+        bytes: box.bytes,
+        cut_short: box.cut_short,
+      },
+    } as const;
+    void outbox.appendEvent(event).catch((error: unknown) => log.warn({ reason: errorMessage(error) }, 'event.lost'));
+  };
+  const { stateDir } = config;
+  return new BlackBoxRecorder({ ...settings, stateDir, robot, clock: systemClock, log, onRecorded });
+}
+
+interface LocalParts {
+  readonly status: () => AgentStatus;
+  readonly guard: GuardLink | undefined;
+  readonly config: AgentConfig;
+  readonly outbox: Outbox;
+  readonly tap: SampleTap;
+  readonly shelf: BoxShelf;
+}
+
+function localAgent({ status, guard, config, outbox, tap, shelf }: LocalParts): LocalAgent {
   const needGuard = (): GuardLink => {
     if (guard) return guard;
     throw new DomainError('unavailable', 'this robot runs without a guard (guard.enabled is false)');
   };
   return {
     status,
+    listen: (stream) => tap.open(stream),
+    blackboxes: () => shelf.list(),
+    telemetryAfter: (seq, bytesMax) => ({
+      epoch: outbox.epoch,
+      records: outbox.next('telemetry', Math.max(seq, outbox.oldestSeq('telemetry') - 1), bytesMax),
+    }),
     notReady: () => {
       const now = status();
       return [

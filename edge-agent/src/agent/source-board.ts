@@ -20,7 +20,9 @@ export class SourceBoard {
   update(status: SourceStatus): void {
     const key = `${status.source}\n${status.stream ?? ''}`;
     const before = this.#latest.get(key);
-    this.#latest.set(key, { ...before, ...status });
+    // Rates and progress stay known; what went wrong in another state is over with that state.
+    const { code: _, message: __, ...facts } = before ?? status;
+    this.#latest.set(key, before?.state === status.state ? { ...before, ...status } : { ...facts, ...status });
     const hasChanged = before?.state !== status.state || before.code !== status.code;
     if (!hasChanged && this.#nowMs() - this.#reportedMs < REPORT_RATES_MS) return;
     this.#reportedMs = this.#nowMs();

@@ -82,7 +82,8 @@ function waiting(lanes: Readonly<Record<string, LaneView>>): string {
 
 const percent = (ratio: number): string => `${(ratio * 100).toFixed(1)} %`;
 
-function bytes(count: number): string {
+/** A size for a person. */
+export function bytes(count: number): string {
   if (count < 1024) return `${count} B`;
   if (count < 1024 * 1024) return `${(count / 1024).toFixed(1)} KiB`;
   return `${(count / 1024 / 1024).toFixed(1)} MiB`;

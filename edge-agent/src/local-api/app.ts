@@ -3,17 +3,24 @@ import { FAILSAFE_MODES, type FailsafeMode } from '@outrider/shared/failsafe/mod
 import { newId } from '@outrider/shared/ids';
 import { Hono } from 'hono';
 import { bodyLimit } from 'hono/body-limit';
+import { stream } from 'hono/streaming';
 import { z } from 'zod';
+import type { Listener } from '../agent/sample-tap.ts';
+import type { BoxView } from '../blackbox/shelf.ts';
+import { sampleJson } from '../export/sample-json.ts';
 import type { AgentMetrics } from '../metrics.ts';
+import type { StoredRecord } from '../outbox/records.ts';
+import { packRecords } from './record-page.ts';
 import type { AgentStatus } from './status.ts';
 
 const BODY_BYTES_MAX = 16 * 1024;
-const HTTP_STATUS: Partial<Record<DomainErrorCode, 400 | 404 | 409 | 412 | 413 | 503 | 504>> = {
+const HTTP_STATUS: Partial<Record<DomainErrorCode, 400 | 404 | 409 | 412 | 413 | 429 | 503 | 504>> = {
   invalid: 400,
   payload_too_large: 413,
   not_found: 404,
   bad_state: 409,
   rejected: 412,
+  too_many: 429,
   unavailable: 503,
   offline: 503,
   timeout: 504,
@@ -29,6 +36,12 @@ const recoverSchema = z.strictObject({
   nonce: z.string().max(256),
   requested_by: z.string().max(256).default('local'),
 });
+
+const pageSchema = z.object({ after: z.coerce.number().int().nonnegative().default(0) });
+/** What one page of the outbox holds; at least one record. */
+const PAGE_BYTES = 1024 * 1024;
+/** Which epoch the positions of a page belong to. */
+export const EPOCH_HEADER = 'x-outrider-epoch';
 
 /** What the guard answers. */
 export interface FailsafeAnswer {
@@ -49,6 +62,12 @@ export interface LocalAgent {
     requestedBy: string;
     traceId: string;
   }): Promise<FailsafeAnswer>;
+  /** Live samples of one stream or of all; `undefined` when too many listen already. */
+  listen(stream: string | undefined): Listener | undefined;
+  /** Finished black boxes, oldest first. */
+  blackboxes(): BoxView[];
+  /** Telemetry that is still on disk, behind a position. */
+  telemetryAfter(seq: number, bytesMax: number): { readonly epoch: string; readonly records: readonly StoredRecord[] };
   recover(request: { latchId: number; nonce: string; requestedBy: string; traceId: string }): Promise<FailsafeAnswer>;
 }
 
@@ -83,6 +102,28 @@ export function createLocalApp(agent: LocalAgent, metrics: AgentMetrics): Hono {
       },
     }),
   );
+  app.get('/blackbox', (c) => c.json({ boxes: agent.blackboxes() }));
+  app.get('/outbox/telemetry', (c) => {
+    const { after } = parse(pageSchema, c.req.query());
+    const { epoch, records } = agent.telemetryAfter(after, PAGE_BYTES);
+    return c.body(packRecords(records), 200, { 'content-type': 'application/octet-stream', [EPOCH_HEADER]: epoch });
+  });
+  app.get('/samples', (c) => {
+    const listener = agent.listen(c.req.query('stream'));
+    if (!listener) throw new DomainError('too_many', 'too many listen already; end another `outrider-edge tail`');
+    c.header('content-type', 'application/x-ndjson');
+    return stream(c, async (out) => {
+      out.onAbort(() => listener.close());
+      while (!out.aborted && !out.closed) {
+        const { samples, dropped } = await listener.next();
+        const lines = samples.map((sample) => JSON.stringify(sampleJson(sample)));
+        if (dropped > 0) lines.unshift(JSON.stringify({ dropped }));
+        // Waits until the reader has taken it: what comes meanwhile waits in the listener's bounded queue.
+        if (lines.length > 0) await out.write(`${lines.join('\n')}\n`);
+      }
+      listener.close();
+    });
+  });
   app.post('/failsafe/trigger', async (c) => {
     const { mode, reason, requested_by } = parse(triggerSchema, await readJson(c.req));
     return c.json(answer(await agent.trigger({ mode, reason, requestedBy: requested_by, traceId: newId('req') })));

@@ -10,6 +10,7 @@ export const ROS_TYPE_NAMES = [
   'sensor_msgs/msg/BatteryState',
   'sensor_msgs/msg/Temperature',
   'diagnostic_msgs/msg/DiagnosticArray',
+  'outrider_msgs/msg/Temperatures',
 ] as const;
 export type RosTypeName = (typeof ROS_TYPE_NAMES)[number];
 
@@ -19,6 +20,7 @@ export const ROS_TYPE_KINDS: Readonly<Record<RosTypeName, StreamKind>> = {
   'sensor_msgs/msg/BatteryState': 'power',
   'sensor_msgs/msg/Temperature': 'temperature',
   'diagnostic_msgs/msg/DiagnosticArray': 'diagnostics',
+  'outrider_msgs/msg/Temperatures': 'temperature',
 };
 
 /** The mapped type that a name means, in today's spelling or in Dashing's (`sensor_msgs/Imu`). */
@@ -104,6 +106,8 @@ export class MessageReader {
         return this.#temperature(new CdrReader(payload));
       case 'diagnostic_msgs/msg/DiagnosticArray':
         return this.#diagnosticArray(new CdrReader(payload));
+      case 'outrider_msgs/msg/Temperatures':
+        return this.#temperatures(new CdrReader(payload));
     }
   }
 
@@ -180,6 +184,18 @@ export class MessageReader {
     cdr.float64sAt(cdr.skipFloat64s(2), 2, values, 0);
     cdr.end();
     return { layout: this.#layouts.layout(names, TEMPERATURE_FIELDS, TEMPERATURE_WIDTHS, tags), ...stamp, values };
+  }
+
+  /** Our own recordings: ROS has a type for one sensor only. */
+  #temperatures(cdr: CdrReader): MessageBody {
+    const stamp = readStamp(cdr);
+    const { names, tags } = this.#heads.read(cdr, readNamedHead);
+    const width = cdr.sequenceLength(8);
+    const values = new Float64Array(checkedCount([width]));
+    cdr.float64sAt(cdr.skipFloat64s(width), width, values, 0);
+    cdr.end();
+    const flags = stamp.flags | (width === names.length ? 0 : SAMPLE_FLAGS.nameCountMismatch);
+    return { layout: this.#layouts.layout(names, ['temperature'], [width], tags), ...stamp, flags, values };
   }
 
   #diagnosticArray(cdr: CdrReader): MessageBody {
