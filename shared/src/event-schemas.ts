@@ -118,6 +118,21 @@ const PAYLOADS: Readonly<Record<EventType, readonly [About, JsonSchema]>> = {
     }),
   ],
   'edge.started.v1': ['robot_id', object({ boot_id: text, agent_version: text, epoch: text })],
+  'blackbox.recorded.v1': [
+    'robot_id',
+    object({
+      box_id: text,
+      tripped_at: text,
+      mode: { type: 'string' },
+      latch_id: count,
+      transition_id: count,
+      from: text,
+      to: text,
+      samples: count,
+      bytes: count,
+      cut_short: { type: ['string', 'null'] },
+    }),
+  ],
 };
 
 /** The whole event, envelope and payload, as its JSON Schema. */

@@ -13,6 +13,7 @@ export const OWN_EVENT_TYPES = [
   'failsafe.transition.v1',
   'telemetry.gap.v1',
   'edge.started.v1',
+  'blackbox.recorded.v1',
   'command.answered.v1',
   'command.unauthentic.v1',
 ] as const;
