@@ -32,7 +32,9 @@ export class Handshake {
   /** @throws DomainError `timeout`, `unsupported`, `unavailable` (given up), or what `fail` was called with. */
   async run(signal?: AbortSignal): Promise<McuHello> {
     const answered = new Promise<McuHello>((resolve, reject) => this.#waiters.push({ resolve, reject }));
-    const expired = setTimeout(() => this.fail(this.#silence()), this.#options.timeoutMs);
+    // What came earlier on this line says nothing of who answers now.
+    const before = { ...this.#options.stats };
+    const expired = setTimeout(() => this.fail(this.#silence(before)), this.#options.timeoutMs);
     const abandon = (): void => this.fail(new DomainError('unavailable', 'the handshake was given up'));
     signal?.addEventListener('abort', abandon, { once: true });
     if (signal?.aborted) abandon();
@@ -72,18 +74,19 @@ export class Handshake {
     this.#timer = undefined;
   }
 
-  #silence(): DomainError {
+  #silence(before: Readonly<ParserStats>): DomainError {
     if (this.#otherVersion !== undefined) {
       const versions = `protocol ${this.#otherVersion}, this program ${PROTOCOL_VERSION}`;
       return new DomainError('unsupported', `the MCU speaks ${versions}: update the firmware or this program`);
     }
     const { timeoutMs, stats } = this.#options;
     const start = `no answer to HELLO within ${timeoutMs} ms: `;
-    if (stats.bytesReceived === 0) {
+    const bytes = stats.bytesReceived - before.bytesReceived;
+    if (bytes === 0) {
       return new DomainError('timeout', `${start}not one byte came; check the path, the cable and the MCU's power`);
     }
-    if (stats.framesOk === 0) {
-      const heard = `${stats.bytesReceived} bytes came but no valid frame`;
+    if (stats.framesOk === before.framesOk) {
+      const heard = `${bytes} bytes came but no valid frame`;
       return new DomainError('timeout', `${start}${heard}; check the baud rate and that this is the right device`);
     }
     return new DomainError('timeout', `${start}the MCU sends but does not hear us; check the line to it (TX)`);
