@@ -23,6 +23,7 @@ export interface AgentServerEvents {
   onHello(agentBootId: string, transitionsStored: number): void;
   onProgress(samplesConsumed: number, evaluatorTicks: number): void;
   onSignals(report: outrider.v1.SignalReport.$Properties): void;
+  onHealth(health: outrider.v1.AgentHealth.$Properties): void;
   onCommand(command: outrider.v1.GuardCommand.$Properties): void;
   onTransitionAck(transitionId: number): void;
   /** The agent's connection is lost, and no other has taken its place. */
@@ -194,6 +195,7 @@ export class AgentServer {
     if (client !== this.#client) return;
     if (frame.progress) events.onProgress(frame.progress.samplesConsumed ?? 0, frame.progress.evaluatorTicks ?? 0);
     if (frame.signals) events.onSignals(frame.signals);
+    if (frame.health) events.onHealth(frame.health);
     if (frame.command) events.onCommand(frame.command);
     if (frame.transitionAck) events.onTransitionAck(frame.transitionAck.transitionId ?? 0);
   }

@@ -1,4 +1,10 @@
 import {
+  type CommLimits,
+  classifyComm,
+  classifyHost,
+  type HealthFacts,
+} from '@outrider/shared/failsafe/classify-agent';
+import {
   type AgentFacts,
   classifyAgent,
   classifyMcu,
@@ -7,12 +13,8 @@ import {
   classifyStream,
   type LivenessLimits,
 } from '@outrider/shared/failsafe/classify-liveness';
-import {
-  classifySignals,
-  isStandstill,
-  type SignalLimits,
-  type Signals,
-} from '@outrider/shared/failsafe/classify-signals';
+import { isStandstill, type Signals } from '@outrider/shared/failsafe/classify-signals';
+import { gateOf, type JudgeLimits, SignalJudge } from '@outrider/shared/failsafe/judge';
 import type { FailsafeState, Reading } from '@outrider/shared/failsafe/state';
 import type { Actuators } from './actuators.ts';
 
@@ -36,18 +38,28 @@ interface StreamFacts {
 
 /** What the guard has seen, and what it says about each cause now. */
 export class Evidence {
-  readonly #signals: SignalLimits;
+  readonly #limits: JudgeLimits;
+  readonly #judge: SignalJudge;
   readonly #liveness: LivenessLimits;
+  readonly #comm: CommLimits;
   readonly #startedMs: number;
   readonly #streams = new Map<string, StreamFacts>();
   #isStill = false;
   #agent: AgentFacts;
   #agentTicks = -1;
   #agentConsumed = -1;
+  #health: HealthFacts | undefined;
+  #wasHealthJudged = true;
 
-  constructor(signals: SignalLimits, liveness: LivenessLimits, requiredStreams: readonly string[], startedMs: number) {
-    this.#signals = signals;
-    this.#liveness = liveness;
+  constructor(
+    limits: { readonly signals: JudgeLimits; readonly liveness: LivenessLimits; readonly comm: CommLimits },
+    requiredStreams: readonly string[],
+    startedMs: number,
+  ) {
+    this.#limits = limits.signals;
+    this.#judge = new SignalJudge(limits.signals);
+    this.#liveness = limits.liveness;
+    this.#comm = limits.comm;
     this.#startedMs = startedMs;
     for (const stream of requiredStreams) this.#streams.set(stream, { lastMs: undefined, declaredRateHz: 0 });
     this.#agent = NO_AGENT;
@@ -60,12 +72,12 @@ export class Evidence {
   }
 
   /** Takes in a set of signals. A stream that a cause was judged by is relied on from then on. */
-  signals(signals: Signals, declaredRateHz: number, receivedMs: number): Reading[] {
-    const readings = classifySignals(signals, this.#signals);
+  signals(signals: Signals, declaredRateHz: number, receivedMs: number, state: FailsafeState): Reading[] {
+    const readings = this.#judge.judge(signals, receivedMs, declaredRateHz, gateOf(state));
     const known = this.#streams.get(signals.stream);
     if (known || (readings.length > 0 && this.#streams.size < STREAMS_MAX))
       this.#streams.set(signals.stream, { lastMs: Math.max(receivedMs, known?.lastMs ?? 0), declaredRateHz });
-    if (signals.stream === OWN_JOINTS) this.#isStill = isStandstill(signals, this.#signals);
+    if (signals.stream === OWN_JOINTS) this.#isStill = isStandstill(signals, this.#limits);
     return readings;
   }
 
@@ -94,6 +106,12 @@ export class Evidence {
       this.#agent = { ...this.#agent, samplesWaitSinceMs: nowMs };
   }
 
+  /** What only the agent can see: link, disk, clock. */
+  agentHealth(health: HealthFacts): void {
+    this.#health = health;
+    this.#wasHealthJudged = false;
+  }
+
   /** What stands on each watch now. */
   liveness(actuators: Actuators, state: FailsafeState, nowMs: number): Reading[] {
     const limits = this.#liveness;
@@ -101,6 +119,12 @@ export class Evidence {
       classifyStream(stream, facts.lastMs, facts.declaredRateHz, this.#startedMs, nowMs, limits),
     );
     readings.push(classifyAgent(this.#agent, nowMs, limits), ...this.mcu(actuators, state, nowMs));
+    if (this.#health) {
+      // The age of the link grows while nothing is reported; disk and clock are judged once per report.
+      readings.push(...classifyComm(this.#health, nowMs, this.#comm));
+      if (!this.#wasHealthJudged) readings.push(...classifyHost(this.#health, this.#limits.host));
+      this.#wasHealthJudged = true;
+    }
     // A robot without any stream to rely on says nothing; that is not the same as all being well.
     if (this.#streams.size === 0)
       readings.push({ cause: 'source_stale', channel: 'none', verdict: 'pending', detail: 'no stream is required' });

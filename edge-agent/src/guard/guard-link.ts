@@ -128,6 +128,11 @@ export class GuardLink implements Service {
     if (signals) this.#send({ signals });
   }
 
+  /** Tells the guard what only the agent can see: link, disk, clock. Several times a second. */
+  health(health: outrider.v1.AgentHealth.$Properties): void {
+    this.#send({ health });
+  }
+
   /** Stops the robot and latches a mode. @throws DomainError `unavailable`, `timeout`. */
   trigger(request: TriggerRequest): Promise<CommandOutcome> {
     return this.#command({ verb: 'trigger', ...request });

@@ -103,8 +103,9 @@ t.test('config', async (t) => {
   t.test('a wrong option is named by its path', async (t) => {
     for (const [text, field] of [
       ['failsafe: { motor_max_c: hot }', 'failsafe.motor_max_c'],
-      ['failsafe: { motor_max_c: 99 }', 'failsafe.motor_trip_c'],
-      ['failsafe: { motor_clear_c: 85 }', 'failsafe.motor_clear_c'],
+      ['failsafe: { motor_max_c: 96 }', 'failsafe.motor_max_c'],
+      ['failsafe: { motor_trip_c: 80 }', 'failsafe.motor_trip_c'],
+      ['failsafe: { motor_max_c: 70 }', 'failsafe.motor_clear_c'],
       ['failsafe: { actions: { estop: WARN } }', 'failsafe.actions.estop'],
       [
         'failsafe: { joints: { knee: { position_min_rad: 1, position_max_rad: 0 } } }',
@@ -177,7 +178,7 @@ function loopRig(options: { readonly arm?: boolean } = {}) {
   };
   const serial = { path: 'x', baud: 921_600 };
   const config = guardConfig(failsafeSchema.parse({}), guardSchema.parse({}), serial, '/state');
-  const evidence = new Evidence(config.signals, config.liveness, config.requiredStreams, 0);
+  const evidence = new Evidence(config, config.requiredStreams, 0);
   const answers: string[] = [];
   const loop = new GuardLoop({
     policy: { ...DEFAULT_POLICY, rules: DEFAULT_POLICY.rules.map((rule) => ({ ...rule, clearDwellMs: 0 })) },

@@ -14,7 +14,7 @@ import { Journal } from './journal.ts';
 import { LatchStore } from './latch-store.ts';
 import { GuardLoop } from './loop.ts';
 import { McuLine } from './mcu-line.ts';
-import { signalsOfReport } from './sample-wire.ts';
+import { healthOf, signalsOfReport } from './sample-wire.ts';
 import { requestScheduling } from './scheduling.ts';
 
 /** Period of the loop, and of the heartbeats. A fifteenth of the microcontroller's lease. [ms] */
@@ -78,7 +78,7 @@ export async function runGuard({ config, clock, log, signal, onFaults }: GuardPa
       onChange: () => loop.actuatorsChanged(),
     });
   const actuators = new RealActuators(line, gpio);
-  const evidence = new Evidence(config.signals, config.liveness, config.requiredStreams, clock.monotonicMs());
+  const evidence = new Evidence(config, config.requiredStreams, clock.monotonicMs());
   const loop = new GuardLoop({
     policy: config.policy,
     clock,
@@ -110,6 +110,7 @@ export async function runGuard({ config, clock, log, signal, onFaults }: GuardPa
       const receivedMs = (report.receivedMonoNs ?? Number.NaN) / 1e6;
       loop.report(signalsOfReport(report), report.declaredRateHz ?? 0, receivedMs);
     },
+    onHealth: (health) => evidence.agentHealth(healthOf(health, clock.monotonicMs())),
     onCommand: (command) => {
       if (command.verb !== 'shutdown') return loop.command(command);
       loop.shutdown();

@@ -175,7 +175,7 @@ export class GuardLoop {
   }
 
   #signals(signals: Signals, declaredRateHz: number, receivedMs: number): void {
-    const readings = this.#options.evidence.signals(signals, declaredRateHz, receivedMs);
+    const readings = this.#options.evidence.signals(signals, declaredRateHz, receivedMs, this.#state);
     if (readings.length > 0) this.#apply({ kind: 'readings', atMs: this.#nowMs(), readings }, { sinceMs: receivedMs });
   }
 
@@ -320,7 +320,7 @@ export class GuardLoop {
   status(): outrider.v1.GuardStatus.$Properties {
     const { policy, actuators } = this.#options;
     const state = this.#state;
-    const { mode, action, gateOpen, causes } = describe(state, policy);
+    const { mode, action, gateOpen, causes, speedFactor, inwardOnly } = describe(state, policy);
     const view = actuators.mcu(this.#nowMs());
     return {
       phase: state.phase,
@@ -338,6 +338,9 @@ export class GuardLoop {
       guardPid: process.pid,
       decisionLatencyMsLast: this.#latencyMs,
       recoverNonce: recoverNonce(state),
+      speedFactor: this.#isBroken ? 0 : speedFactor,
+      inwardOnly,
+      inwardSpeedMaxMps: inwardOnly ? policy.inwardSpeedMaxMps : 0,
     };
   }
 }

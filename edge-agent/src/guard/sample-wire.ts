@@ -1,13 +1,7 @@
-import type { Signals } from '@outrider/shared/failsafe/classify-signals';
+import { COMM_POLICIES, type HealthFacts } from '@outrider/shared/failsafe/classify-agent';
+import { type Signals, signalsOf } from '@outrider/shared/failsafe/classify-signals';
 import type { outrider } from '@outrider/shared/messages';
-import {
-  fieldRange,
-  SAMPLE_FLAGS,
-  type Sample,
-  STREAM_KINDS,
-  type StreamLayout,
-  valueCount,
-} from '@outrider/shared/telemetry';
+import { SAMPLE_FLAGS, type Sample, STREAM_KINDS, type StreamLayout, valueCount } from '@outrider/shared/telemetry';
 
 type SerialSample = outrider.v1.SerialSample.$Properties;
 type SignalReport = outrider.v1.SignalReport.$Properties;
@@ -94,23 +88,30 @@ export function signalReport(sample: Sample): SignalReport | undefined {
   const { layout } = sample;
   // A recording says nothing about the robot in front of us.
   if ((sample.flags & SAMPLE_FLAGS.replayed) !== 0) return undefined;
-  if (layout.kind !== 'joint_state' && layout.kind !== 'temperature') return undefined;
-  const field = (name: string): number[] => {
-    const range = fieldRange(layout, name);
-    return range ? [...sample.values.subarray(range.start, range.start + range.width)] : [];
-  };
-  const isMalformed = (sample.flags & (SAMPLE_FLAGS.malformed | SAMPLE_FLAGS.nameCountMismatch)) !== 0;
+  if (layout.kind === 'diagnostics' || layout.kind === 'mcu') return undefined;
+  const { imu, power, ...signals } = signalsOf(sample, false);
   return {
-    source: isMalformed ? 'malformed' : 'agent',
+    source: signals.isMalformed ? 'malformed' : 'agent',
     stream: layout.stream,
     kind: layout.kind,
     declaredRateHz: layout.declaredRateHz,
     receivedMonoNs: Number(sample.receivedMonoNs),
     names: [...layout.names],
-    positionRad: field('position'),
-    velocityRadps: field('velocity'),
-    effortNm: field('effort'),
-    temperatureC: field('temperature'),
+    positionRad: Array.from(signals.positionRad),
+    velocityRadps: Array.from(signals.velocityRadps),
+    effortNm: Array.from(signals.effortNm ?? []),
+    positionCommandRad: Array.from(signals.commandRad ?? []),
+    temperatureC: Array.from(signals.temperatureC),
+    ...(imu && {
+      orientation: Array.from(imu.orientation),
+      linearAcceleration: Array.from(imu.accelerationMps2),
+    }),
+    ...(power && {
+      stateOfCharge: power.stateOfCharge,
+      voltageV: power.voltageV,
+      currentA: power.currentA,
+      batteryTemperatureC: Array.from(power.temperatureC),
+    }),
   };
 }
 
@@ -122,6 +123,36 @@ export const signalsOfReport = (report: SignalReport): Signals => ({
   positionRad: report.positionRad ?? [],
   velocityRadps: report.velocityRadps ?? [],
   temperatureC: report.temperatureC ?? [],
+  effortNm: report.effortNm ?? [],
+  commandRad: report.positionCommandRad ?? [],
+  imu:
+    report.kind === 'imu'
+      ? { orientation: report.orientation ?? [], accelerationMps2: report.linearAcceleration ?? [] }
+      : undefined,
+  power:
+    report.kind === 'power'
+      ? {
+          stateOfCharge: report.stateOfCharge ?? 0,
+          voltageV: report.voltageV ?? 0,
+          currentA: report.currentA ?? 0,
+          temperatureC: report.batteryTemperatureC ?? [],
+        }
+      : undefined,
+  place: report.positionFrame ? { frame: report.positionFrame, at: report.position ?? [] } : undefined,
   isOwn: false,
   isMalformed: report.source === 'malformed',
 });
+
+/** What an agent reported of link, disk and clock, as the classifiers take it. */
+export function healthOf(health: outrider.v1.AgentHealth.$Properties, receivedMs: number): HealthFacts {
+  return {
+    hasLink: health.hasLink ?? false,
+    isLinkUp: health.linkUp ?? false,
+    linkAgeMs: health.linkAgeMs ?? 0,
+    missionPolicy: COMM_POLICIES.find((policy) => policy === health.commPolicy),
+    missionMaxMs: health.commMaxMs ?? 0,
+    diskFreeBytes: health.diskFreeBytes ?? Number.NaN,
+    clockQuality: health.clockQuality ?? '',
+    receivedMs,
+  };
+}

@@ -79,21 +79,21 @@ export function trippingChannel(cause: CauseState, policy: FailsafePolicy): Chan
 export function unmetOf(cause: CauseState, rule: CauseRule, atMs: number): string | undefined {
   const channels = Object.entries(cause.channels);
   if (rule.monitored) {
-    if (channels.length === 0) return `${rule.cause}: no reading yet`;
+    if (channels.length === 0 && !rule.optional) return `${rule.cause}: no reading yet`;
     for (const [name, channel] of channels) {
       const where = `${rule.cause} (${name})`;
       if (atMs - channel.atMs > rule.freshMs) return `${where}: no fresh reading`;
       if (channel.verdict === 'pending') return `${where}: no reading yet`;
-      const good = cause.latched
-        ? channel.verdict === 'clear'
-        : channel.verdict === 'clear' || channel.verdict === 'fair';
-      if (!good) return `${where}: not clear: ${channel.detail}`;
+      const isFairEnough = channel.verdict === 'fair' && (!cause.latched || rule.mayReturn);
+      if (channel.verdict !== 'clear' && !isFairEnough) return `${where}: not clear: ${channel.detail}`;
       if (channel.counter > 0) return `${where}: not settled yet`;
     }
   }
   if (!cause.latched) return undefined;
+  // Outside a fence nothing gets clear by waiting; there the dwell counts from the stop.
+  const notClearSinceMs = rule.mayReturn ? cause.latchedAtMs : atMs;
   const clearSinceMs = channels.reduce(
-    (latest, [, channel]) => Math.max(latest, channel.clearSinceMs ?? atMs),
+    (latest, [, channel]) => Math.max(latest, channel.clearSinceMs ?? notClearSinceMs),
     cause.latchedAtMs,
   );
   const missingMs = rule.clearDwellMs - (atMs - clearSinceMs);

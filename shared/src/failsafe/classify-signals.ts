@@ -6,6 +6,10 @@ export interface JointLimits {
   readonly positionMinRad?: number | undefined;
   readonly positionMaxRad?: number | undefined;
   readonly velocityMaxRadps?: number | undefined;
+  /** Torque, either direction. [N·m] */
+  readonly effortMaxNm?: number | undefined;
+  /** How far the measured position may be from the commanded one, where commands are known. [rad] */
+  readonly trackingMaxRad?: number | undefined;
   /** Replaces `ThermalLimits.maxC` for this joint; trip and clear move with it. */
   readonly temperatureMaxC?: number | undefined;
 }
@@ -27,6 +31,8 @@ export interface SignalLimits {
   readonly thermalStreams: readonly string[];
   /** Slower than this is standing still. [rad/s] */
   readonly standstillRadps: number;
+  /** For joints without a `trackingMaxRad` of their own; `undefined`: not judged. [rad] */
+  readonly trackingMaxRad?: number | undefined;
 }
 
 /** What a motor's sensor can read at all; anything else is a broken sensor. [C] */
@@ -35,6 +41,7 @@ const TEMPERATURE_MAX_C = 250;
 /** No joint of ours gets there; anything beyond is a broken encoder. [rad, rad/s] */
 const POSITION_RAD_MAX = 10_000;
 const VELOCITY_RADPS_MAX = 1_000;
+const EFFORT_NM_MAX = 100_000;
 
 /** The part of a sample that the failsafe looks at. */
 export interface Signals {
@@ -44,10 +51,40 @@ export interface Signals {
   readonly positionRad: ArrayLike<number>;
   readonly velocityRadps: ArrayLike<number>;
   readonly temperatureC: ArrayLike<number>;
+  readonly effortNm?: ArrayLike<number>;
+  /** Commanded positions, one for each name; empty where nobody says. */
+  readonly commandRad?: ArrayLike<number>;
+  readonly imu?: ImuSignals | undefined;
+  readonly power?: PowerSignals | undefined;
+  readonly place?: PlaceSignals | undefined;
   /** From our own microcontroller: every joint must read well, not only those with limits. */
   readonly isOwn: boolean;
   /** The names do not fit the values, or the payload was not understood. */
   readonly isMalformed: boolean;
+}
+
+/** What an IMU says. Empty arrays: it does not say. */
+export interface ImuSignals {
+  /** x y z w. */
+  readonly orientation: ArrayLike<number>;
+  /** x y z; at rest it shows the floor pushing up. [m/s²] */
+  readonly accelerationMps2: ArrayLike<number>;
+}
+
+/** What a power source says; NaN: it does not say. */
+export interface PowerSignals {
+  readonly voltageV: number;
+  /** Positive while discharging. [A] */
+  readonly currentA: number;
+  /** 0–1. */
+  readonly stateOfCharge: number;
+  readonly temperatureC: ArrayLike<number>;
+}
+
+/** Where the robot is: x y in `map` [m], or latitude longitude in `wgs84` [deg]. */
+export interface PlaceSignals {
+  readonly frame: string;
+  readonly at: ArrayLike<number>;
 }
 
 /** Takes the failsafe's part out of a sample. */
@@ -62,11 +99,34 @@ export function signalsOf(sample: Sample, isOwn: boolean): Signals {
     names: sample.layout.names,
     positionRad: field('position'),
     velocityRadps: field('velocity'),
-    temperatureC: field('temperature'),
+    temperatureC: sample.layout.kind === 'power' ? [] : field('temperature'),
+    effortNm: field('effort'),
+    commandRad: field('position_command'),
+    imu: sample.layout.kind === 'imu' ? imuOf(field) : undefined,
+    power: sample.layout.kind === 'power' ? powerOf(field) : undefined,
     isOwn,
     isMalformed: (sample.flags & (SAMPLE_FLAGS.malformed | SAMPLE_FLAGS.nameCountMismatch)) !== 0,
   };
 }
+
+type FieldOf = (name: string) => Float64Array;
+
+function imuOf(field: FieldOf): ImuSignals {
+  // ROS says by a first covariance of -1 that a quantity is not measured.
+  const isMeasured = (name: string): boolean => field(`${name}_covariance`)[0] !== -1;
+  return {
+    orientation: isMeasured('orientation') ? field('orientation') : [],
+    accelerationMps2: isMeasured('linear_acceleration') ? field('linear_acceleration') : [],
+  };
+}
+
+const powerOf = (field: FieldOf): PowerSignals => ({
+  voltageV: field('voltage')[0] ?? Number.NaN,
+  currentA: field('current')[0] ?? Number.NaN,
+  stateOfCharge: field('state_of_charge')[0] ?? Number.NaN,
+  // A cell without a sensor says NaN.
+  temperatureC: [...field('temperature'), ...field('cell_temperature')].filter((celsius) => !Number.isNaN(celsius)),
+});
 
 /** All readings that one set of signals gives: at most one per cause. */
 export function classifySignals(signals: Signals, limits: SignalLimits): Reading[] {
@@ -92,7 +152,7 @@ export function isStandstill(signals: Signals, limits: SignalLimits): boolean {
 }
 
 /** Collects the worst verdict and the words for it. */
-class Worst {
+export class Worst {
   verdict: Verdict = 'clear';
   detail = '';
   static readonly #order: readonly Verdict[] = ['clear', 'fair', 'bad', 'unknown', 'severe'];
@@ -115,6 +175,7 @@ function classifyJoints(signals: Signals, limits: SignalLimits): Reading | undef
     if (!limit && !signals.isOwn) continue;
     isRelevant = true;
     addJoint(worst, name ?? `joint ${i}`, signals.positionRad[i], signals.velocityRadps[i], limit, limits);
+    addLoad(worst, name ?? `joint ${i}`, signals, i, limit, limits);
   }
   if (!isRelevant) return undefined;
   if (signals.isMalformed) worst.add('unknown', 'names and values do not fit each other');
@@ -147,6 +208,33 @@ function addJoint(
     worst.add('bad', `${name} velocity ${velocityRadps.toFixed(4)} rad/s, at most ${limit?.velocityMaxRadps}`);
   else if (speedRadps >= limits.standstillRadps)
     worst.add('fair', `${name} moves at ${velocityRadps.toFixed(4)} rad/s`);
+}
+
+/** Torque, and the distance to the commanded position. */
+function addLoad(
+  worst: Worst,
+  name: string,
+  signals: Signals,
+  i: number,
+  limit: JointLimits | undefined,
+  limits: SignalLimits,
+): void {
+  const effortNm = signals.effortNm?.[i];
+  const effortMaxNm = limit?.effortMaxNm;
+  // A joint without a torque limit may leave its effort out or say NaN, as many drivers do.
+  if (effortMaxNm !== undefined) {
+    if (effortNm === undefined || !(Math.abs(effortNm) <= EFFORT_NM_MAX))
+      worst.add('unknown', `${name} torque ${effortNm} N·m`);
+    else if (Math.abs(effortNm) > effortMaxNm)
+      worst.add('bad', `${name} torque ${effortNm.toFixed(2)} N·m, at most ${effortMaxNm}`);
+  }
+  const commandRad = signals.commandRad?.[i];
+  const trackingMaxRad = limit?.trackingMaxRad ?? limits.trackingMaxRad;
+  if (commandRad === undefined || trackingMaxRad === undefined) return;
+  const offRad = Math.abs((signals.positionRad[i] ?? Number.NaN) - commandRad);
+  if (Number.isNaN(offRad)) worst.add('unknown', `${name} commanded to ${commandRad} rad`);
+  else if (offRad > trackingMaxRad)
+    worst.add('bad', `${name} is ${offRad.toFixed(4)} rad from its command, at most ${trackingMaxRad}`);
 }
 
 /** Motor temperatures against their limits; `undefined` when the stream carries none. */

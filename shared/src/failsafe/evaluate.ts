@@ -13,10 +13,14 @@ import {
 } from './state.ts';
 
 const HOLD = severity('HOLD');
+const DERATE = severity('DERATE');
 
 /** A latched cause of at least HOLD keeps the gate closed. */
 const isBlocking = (cause: CauseState | undefined, rule: CauseRule): boolean =>
   cause?.latched === true && severity(rule.action) >= HOLD;
+
+/** Causes that only slow or warn and let go by themselves: no matter for a recovery, and it does not clear them. */
+const isAside = (rule: CauseRule): boolean => rule.clearing === 'auto' && severity(rule.action) < HOLD;
 
 /**
  * The failsafe: one step from a state by an event. Pure: no clock, no I/O, same answer every time.
@@ -35,7 +39,8 @@ export function evaluate(
   const latched = latchAsked(seen, event, fault);
   const released = releaseAuto(latched, policy);
   const rising = released.causes.filter((cause, i) => cause.latched && !before.causes[i]?.latched);
-  const moved = movePhase(released, event, rising.length > 0, policy);
+  const isStopping = policy.rules.some((rule, i) => isBlocking(released.causes[i], rule) && !before.causes[i]?.latched);
+  const moved = movePhase(released, event, isStopping, policy);
   const state = { ...moved.state, latchId: before.latchId + (rising.length > 0 ? 1 : 0) };
   const output = describe(state, policy);
   return {
@@ -125,7 +130,7 @@ interface Moved {
   readonly abandoned?: readonly string[];
 }
 
-function movePhase(state: FailsafeState, event: FailsafeEvent, isRising: boolean, policy: FailsafePolicy): Moved {
+function movePhase(state: FailsafeState, event: FailsafeEvent, isStopping: boolean, policy: FailsafePolicy): Moved {
   const isBlocked = policy.rules.some((rule, i) => isBlocking(state.causes[i], rule));
   switch (state.phase) {
     case 'BOOT':
@@ -135,15 +140,15 @@ function movePhase(state: FailsafeState, event: FailsafeEvent, isRising: boolean
     }
     case 'RECOVERING': {
       const answer = event.kind === 'recover' ? refuse('phase', 'a recovery is already under way') : {};
-      const unmet = recoveryProblems(state, event, isRising, policy);
+      const unmet = recoveryProblems(state, event, isStopping, policy);
       if (unmet.length > 0) return { ...answer, state: enter(state, isBlocked ? 'LATCHED' : 'BOOT'), abandoned: unmet };
       const isStored =
         event.kind === 'stored' && event.latchId === state.latchId && event.motionEpoch === state.motionEpoch + 1;
-      return { ...answer, state: isStored ? open(state) : state };
+      return { ...answer, state: isStored ? open(state, policy) : state };
     }
     case 'ARMED': {
       const answer = event.kind === 'recover' ? refuse('phase', 'nothing to recover: the robot is armed') : {};
-      return { ...answer, state: isBlocked ? enter(state, 'LATCHED') : state };
+      return { ...answer, state: isBlocked ? enter(state, 'LATCHED') : endReturn(state, policy) };
     }
   }
 }
@@ -171,6 +176,7 @@ const refuse = (why: 'phase' | 'latch_id' | 'nonce', message: string): { readonl
 export function unmetConditions(state: FailsafeState, local: boolean, policy: FailsafePolicy): string[] {
   const unmet: string[] = [];
   for (const [cause, rule] of zip(state, policy)) {
+    if (isAside(rule)) continue;
     const sentence = unmetOf(cause, rule, state.nowMs);
     if (sentence !== undefined) unmet.push(sentence);
     if (cause.latched && rule.clearing === 'local' && !local) unmet.push(`${rule.cause}: must be reset at the robot`);
@@ -184,12 +190,12 @@ export function unmetConditions(state: FailsafeState, local: boolean, policy: Fa
 function recoveryProblems(
   state: FailsafeState,
   event: FailsafeEvent,
-  isRising: boolean,
+  isStopping: boolean,
   policy: FailsafePolicy,
 ): string[] {
   const unmet = unmetConditions(state, true, policy);
   // A cause without a dwell would be met again at once, and this recovery never asked for it.
-  if (isRising || event.kind === 'trigger') unmet.push('the robot was stopped again meanwhile');
+  if (isStopping || event.kind === 'trigger') unmet.push('the robot was stopped again meanwhile');
   if (state.nowMs - state.phaseSinceMs > policy.recoveryMsMax)
     unmet.push(`the recovery took longer than ${policy.recoveryMsMax} ms`);
   if (event.kind === 'store_failed') unmet.push(`the latch store could not be written: ${event.detail}`);
@@ -197,19 +203,35 @@ function recoveryProblems(
 }
 
 /** Opens the gate: the only place where that happens. */
-function open(state: FailsafeState): FailsafeState {
-  const causes = state.causes.map((cause) => ({ ...cause, latched: false, detail: '' }));
-  return { ...enter(state, 'ARMED'), causes, motionEpoch: state.motionEpoch + 1 };
+function open(state: FailsafeState, policy: FailsafePolicy): FailsafeState {
+  const causes = zip(state, policy).map(([cause, rule]) =>
+    isAside(rule) ? cause : { ...cause, latched: false, detail: '' },
+  );
+  const returning = zip(state, policy).some(([cause, rule]) => rule.mayReturn && !isInside(cause, rule, state.nowMs));
+  return { ...enter(state, 'ARMED'), causes, returning, motionEpoch: state.motionEpoch + 1 };
 }
 
+/** Lets the robot move freely again once it has been back for the dwell. */
+function endReturn(state: FailsafeState, policy: FailsafePolicy): FailsafeState {
+  if (!state.returning) return state;
+  const isBack = zip(state, policy).every(([cause, rule]) => !rule.mayReturn || isInside(cause, rule, state.nowMs));
+  return isBack ? { ...state, returning: false } : state;
+}
+
+/** Whether every channel of a cause has been clear for the dwell. */
+const isInside = (cause: CauseState, rule: CauseRule, nowMs: number): boolean =>
+  Object.values(cause.channels).every(
+    (channel) => channel.clearSinceMs !== undefined && nowMs - channel.clearSinceMs >= rule.clearDwellMs,
+  );
+
 const enter = (state: FailsafeState, phase: FailsafePhase): FailsafeState =>
-  state.phase === phase ? state : { ...state, phase, phaseSinceMs: state.nowMs };
+  state.phase === phase ? state : { ...state, phase, phaseSinceMs: state.nowMs, returning: false };
 
 /** What a state means for the robot: gate, action, mode, latched causes. */
 export function describe(
   state: FailsafeState,
   policy: FailsafePolicy,
-): Pick<FailsafeOutput, 'gateOpen' | 'action' | 'mode' | 'causes'> {
+): Pick<FailsafeOutput, 'gateOpen' | 'action' | 'mode' | 'causes' | 'speedFactor' | 'inwardOnly'> {
   const latched = zip(state, policy).filter(([cause]) => cause.latched);
   const gateOpen = state.phase === 'ARMED';
   let worst: CauseRule | undefined;
@@ -225,7 +247,8 @@ export function describe(
       sinceMs: cause.latchedAtMs,
     }),
   );
-  return { gateOpen, action, mode: worst?.mode ?? '', causes };
+  const speedFactor = !gateOpen ? 0 : severity(action) >= DERATE ? policy.derateSpeedFactor : 1;
+  return { gateOpen, action, mode: worst?.mode ?? '', speedFactor, inwardOnly: gateOpen && state.returning, causes };
 }
 
 function hasChanged(before: FailsafeState, after: FailsafeState): boolean {
@@ -233,6 +256,7 @@ function hasChanged(before: FailsafeState, after: FailsafeState): boolean {
     before.phase !== after.phase ||
     before.latchId !== after.latchId ||
     before.motionEpoch !== after.motionEpoch ||
+    before.returning !== after.returning ||
     before.causes.some((cause, i) => cause.latched !== after.causes[i]?.latched)
   );
 }

@@ -3,7 +3,15 @@ export const FAILSAFE_MODES = ['emergency_stop', 'mechanical_lock', 'thermal_shu
 export type FailsafeMode = (typeof FAILSAFE_MODES)[number];
 
 /** Every mode a robot can report: those that can be asked for, and those it only enters by itself. */
-export const REPORTED_MODES = [...FAILSAFE_MODES, 'watchdog', 'unknown_state'] as const;
+export const REPORTED_MODES = [
+  ...FAILSAFE_MODES,
+  'watchdog',
+  'unknown_state',
+  'tilt',
+  'battery_critical',
+  'comm_loss',
+  'degraded',
+] as const;
 export type ReportedMode = (typeof REPORTED_MODES)[number];
 
 /** What is done about a cause, from nothing to the worst. The order is the severity. */

@@ -20,6 +20,13 @@ export interface CauseRule {
    * and counts as clear once that is `clearDwellMs` ago.
    */
   readonly monitored: boolean;
+  /**
+   * A robot without any evidence of it may move: not every robot has an IMU or a position. Evidence that was there
+   * once must stay.
+   */
+  readonly optional?: boolean;
+  /** A recovery is possible while it is only `fair`; then the robot may only move back, slowly. */
+  readonly mayReturn?: boolean;
   /** How long every reading must have been clear before a recovery may let go of it. [ms] */
   readonly clearDwellMs: number;
   /** Readings older than this are none. [ms] */
@@ -38,12 +45,23 @@ export const CAUSE_IDS = [
   'source_stale',
   'agent_stuck',
   'mechanical_lock',
+  'fall',
+  'tilt',
   'thermal_shutdown',
+  'battery_critical',
   'geofence_lock',
+  'comm_loss',
+  'comm_degraded',
+  'source_slow',
+  'battery_low',
+  'disk_low',
+  'clock_bad',
 ] as const;
 export type CauseId = (typeof CAUSE_IDS)[number];
 
 const WATCHDOG = { mode: 'watchdog', action: 'STOP0', clearing: 'local', clearDwellMs: 1000, freshMs: 500 } as const;
+/** What only slows the robot or is only said: it lets go by itself. */
+const DEGRADED = { mode: 'degraded', clearing: 'auto', monitored: true, optional: true, clearDwellMs: 5000 } as const;
 
 /** The causes table. Its order decides which mode is reported among causes of equal action: the first one. */
 export const CAUSE_RULES: readonly CauseRule[] = [
@@ -85,7 +103,30 @@ export const CAUSE_RULES: readonly CauseRule[] = [
     monitored: true,
     clearDwellMs: 2000,
     freshMs: 1000,
-    meaning: 'a joint is outside its position or velocity limits, or a lock was requested',
+    meaning:
+      'a joint is outside its position, velocity or torque limits, does not follow its command, or its encoder jumps or is frozen; or a lock was requested',
+  },
+  {
+    cause: 'fall',
+    mode: 'tilt',
+    action: 'STOP0',
+    clearing: 'local',
+    monitored: true,
+    optional: true,
+    clearDwellMs: 3000,
+    freshMs: 1000,
+    meaning: 'the robot was in free fall, for long or until it tilted or hit something',
+  },
+  {
+    cause: 'tilt',
+    mode: 'tilt',
+    action: 'STOP0',
+    clearing: 'recover',
+    monitored: true,
+    optional: true,
+    clearDwellMs: 3000,
+    freshMs: 1000,
+    meaning: 'the robot leans further than its roll or pitch limit',
   },
   {
     cause: 'thermal_shutdown',
@@ -95,17 +136,71 @@ export const CAUSE_RULES: readonly CauseRule[] = [
     monitored: true,
     clearDwellMs: 30_000,
     freshMs: 2000,
-    meaning: 'a motor is too hot, or a shutdown was requested',
+    meaning: 'a motor or battery is too hot or heats up too fast, or a shutdown was requested',
+  },
+  {
+    cause: 'battery_critical',
+    mode: 'battery_critical',
+    action: 'STOP1',
+    clearing: 'recover',
+    monitored: true,
+    optional: true,
+    clearDwellMs: 2000,
+    freshMs: 10_000,
+    meaning: 'the battery is nearly empty or its voltage below its minimum',
   },
   {
     cause: 'geofence_lock',
     mode: 'geofence_lock',
     action: 'HOLD',
     clearing: 'recover',
-    monitored: false,
-    clearDwellMs: 0,
-    freshMs: 1000,
-    meaning: 'a geofence lock was requested',
+    monitored: true,
+    optional: true,
+    mayReturn: true,
+    clearDwellMs: 1000,
+    freshMs: 2000,
+    meaning: 'the robot is outside its geofence, or a lock was requested',
+  },
+  {
+    cause: 'comm_loss',
+    mode: 'comm_loss',
+    action: 'HOLD',
+    clearing: 'auto',
+    monitored: true,
+    optional: true,
+    clearDwellMs: 5000,
+    freshMs: 2000,
+    meaning: 'the link is lost, and the policy of configuration or mission is to hold',
+  },
+  {
+    ...DEGRADED,
+    cause: 'comm_degraded',
+    mode: 'comm_loss',
+    action: 'DERATE',
+    freshMs: 2000,
+    meaning: 'the link is lost, and the policy of configuration or mission is to slow down',
+  },
+  {
+    ...DEGRADED,
+    cause: 'source_slow',
+    action: 'DERATE',
+    freshMs: 30_000,
+    meaning: 'a stream that is relied on comes at less than half its rate',
+  },
+  {
+    ...DEGRADED,
+    cause: 'battery_low',
+    action: 'DERATE',
+    freshMs: 10_000,
+    meaning: 'the battery is low, or its voltage sags under load',
+  },
+  { ...DEGRADED, cause: 'disk_low', action: 'WARN', freshMs: 10_000, meaning: 'little space is left for records' },
+  {
+    ...DEGRADED,
+    cause: 'clock_bad',
+    action: 'WARN',
+    freshMs: 10_000,
+    meaning: 'the wall clock is not known to be right',
   },
 ];
 
@@ -126,6 +221,10 @@ export interface FailsafePolicy {
   readonly recoveryMsMax: number;
   /** Most channels that one cause listens to. Readings beyond are unknown. */
   readonly channelsMax: number;
+  /** Fraction of its speed that the robot may use while a cause of DERATE is latched. */
+  readonly derateSpeedFactor: number;
+  /** How fast a robot outside its geofence may move back. [m/s] */
+  readonly inwardSpeedMaxMps: number;
 }
 
 export const DEFAULT_POLICY: FailsafePolicy = {
@@ -133,6 +232,8 @@ export const DEFAULT_POLICY: FailsafePolicy = {
   counter: { bad: 2, good: 1, trip: 4 },
   recoveryMsMax: 2000,
   channelsMax: 64,
+  derateSpeedFactor: 0.5,
+  inwardSpeedMaxMps: 0.1,
 };
 
 /** What a robot's configuration may change: dwell times, and actions upwards. */

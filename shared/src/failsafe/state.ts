@@ -79,6 +79,8 @@ export interface FailsafeState {
   readonly causes: readonly CauseState[];
   readonly mcu: McuState;
   readonly standstill: boolean;
+  /** Armed outside the geofence: only motion inwards is allowed, until it has been inside for the dwell. */
+  readonly returning: boolean;
   readonly nowMs: number;
   /** When the present phase began. */
   readonly phaseSinceMs: number;
@@ -115,6 +117,10 @@ export interface FailsafeOutput {
   readonly action: FailsafeAction;
   /** Mode of the first latched cause that has the worst action; empty when nothing is latched. */
   readonly mode: ReportedMode | '';
+  /** Fraction of its speed that the robot may use: 0 with a closed gate, 1 when nothing is latched. */
+  readonly speedFactor: number;
+  /** Only motion back into the geofence is allowed, at most at `policy.inwardSpeedMaxMps`. */
+  readonly inwardOnly: boolean;
   /** Latched causes in table order. */
   readonly causes: readonly CauseReport[];
   /** Causes newly latched by this event. */
@@ -160,6 +166,7 @@ export function bootState(
     causes,
     mcu: 'UNKNOWN',
     standstill: false,
+    returning: false,
     nowMs: atMs,
     phaseSinceMs: atMs,
     nonceSeed,
