@@ -19,7 +19,7 @@ import { type Peer, peerOf } from './peer.ts';
 import { maySubscribe, publishRight } from './rights.ts';
 
 const CONNECT_TIMEOUT_MS = 5000;
-/** aedes' default of a minute lets one frozen robot hold up a stop for another: FINDINGS in ARCHITECTURE.md. */
+/** aedes' default of a minute lets one frozen robot hold up a stop for another; see ARCHITECTURE.md. */
 const DRAIN_TIMEOUT_MS = 1000;
 const RECHECK_MS = 60_000;
 const SESSIONS_PER_CERTIFICATE_MAX = 3;
