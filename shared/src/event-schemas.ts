@@ -1,5 +1,5 @@
 import { EVENT_TYPES, type EventType, OWN_EVENT_TYPES } from './events.ts';
-import { FAILSAFE_ACTIONS, FAILSAFE_MODES } from './failsafe/modes.ts';
+import { FAILSAFE_ACTIONS, REPORTED_MODES } from './failsafe/modes.ts';
 
 /** A JSON Schema (draft 2020-12) document. */
 export type JsonSchema = Readonly<Record<string, unknown>>;
@@ -14,6 +14,20 @@ const object = (properties: JsonSchema, required: readonly string[] = Object.key
   required,
   additionalProperties: false,
 });
+
+/** What both failsafe events say of the latched state. */
+const failsafeFacts = {
+  action: { enum: FAILSAFE_ACTIONS },
+  causes: {
+    type: 'array',
+    items: object({ cause: text, action: { enum: FAILSAFE_ACTIONS }, detail: { type: 'string' } }),
+  },
+  latch_id: count,
+  motion_epoch: count,
+  requested_by: { type: 'string' },
+  reason: { type: 'string' },
+  decision_latency_ms: { type: 'number', minimum: 0 },
+};
 
 /** About which thing an event of this type is. */
 type About = 'robot_id' | 'swarm_id';
@@ -35,22 +49,7 @@ const PAYLOADS: Readonly<Record<EventType, readonly [About, JsonSchema]>> = {
       signals: { type: 'array', items: object({ signal: text, score: ratio, since: time }) },
     }),
   ],
-  'failsafe.triggered.v1': [
-    'robot_id',
-    object({
-      mode: { enum: [...FAILSAFE_MODES, 'watchdog', 'unknown_state'] },
-      action: { enum: FAILSAFE_ACTIONS },
-      causes: {
-        type: 'array',
-        items: object({ cause: text, action: { enum: FAILSAFE_ACTIONS }, detail: { type: 'string' } }),
-      },
-      latch_id: count,
-      motion_epoch: count,
-      requested_by: { type: 'string' },
-      reason: { type: 'string' },
-      decision_latency_ms: { type: 'number', minimum: 0 },
-    }),
-  ],
+  'failsafe.triggered.v1': ['robot_id', object({ mode: { enum: REPORTED_MODES }, ...failsafeFacts })],
   'swarm.leader_elected.v1': [
     'swarm_id',
     object({ leader_robot_id: text, term: count, previous_leader_robot_id: { type: ['string', 'null'] } }),
@@ -72,17 +71,9 @@ const PAYLOADS: Readonly<Record<EventType, readonly [About, JsonSchema]>> = {
       transition_id: count,
       from_phase: text,
       to_phase: text,
-      mode: { type: 'string' },
-      action: { enum: FAILSAFE_ACTIONS },
-      causes: {
-        type: 'array',
-        items: object({ cause: text, action: { enum: FAILSAFE_ACTIONS }, detail: { type: 'string' } }),
-      },
-      latch_id: count,
-      motion_epoch: count,
-      requested_by: { type: 'string' },
-      reason: { type: 'string' },
-      decision_latency_ms: { type: 'number', minimum: 0 },
+      /** Empty when nothing is latched. */
+      mode: { enum: ['', ...REPORTED_MODES] },
+      ...failsafeFacts,
     }),
   ],
   'telemetry.gap.v1': [
