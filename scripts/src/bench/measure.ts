@@ -13,6 +13,25 @@ export interface Row {
   readonly met: boolean;
 }
 
+/** What every row gets to work with. */
+export interface BenchContext {
+  /** How many times each side is measured. */
+  readonly pairs: number;
+  /** A folder for this run, removed afterwards. */
+  readonly directory: string;
+  readonly say: (line: string) => void;
+}
+
+/** One or more rows that are measured together. */
+export interface RowPlan {
+  /** What `--only` is matched against. */
+  readonly name: string;
+  measure(context: BenchContext): Promise<Row[]>;
+}
+
+/** This machine lacks what a row needs; the message says what. */
+export class RowSkipped extends Error {}
+
 export interface Spread {
   readonly median: number;
   readonly low: number;
@@ -61,6 +80,12 @@ export async function wallMs(work: () => unknown | Promise<unknown>): Promise<nu
   const from = process.hrtime.bigint();
   await work();
   return Number(process.hrtime.bigint() - from) / 1e6;
+}
+
+/** The value below which a share of the measurements lies, by nearest rank. */
+export function quantile(values: readonly number[], share: number): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[Math.max(0, Math.ceil(share * sorted.length) - 1)] ?? Number.NaN;
 }
 
 /** What the figures were measured on. */

@@ -1,44 +1,41 @@
-import { closeSync, fdatasyncSync, mkdtempSync, openSync, readFileSync, rmSync, writeSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { closeSync, fdatasyncSync, mkdtempSync, openSync, readFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { Outbox } from '@outrider/edge-agent/outbox/outbox';
-import type { OutboxEvent } from '@outrider/edge-agent/outbox/records';
+import { eventRecord, type OutboxEvent } from '@outrider/edge-agent/outbox/records';
 import { createLogger } from '@outrider/shared/log';
 import { encodeBlock } from '@outrider/shared/protocol/block';
 import { systemClock } from '@outrider/shared/time';
 import Database from 'better-sqlite3';
-import { alternate, format, type Row, spreadOf, wallMs } from './measure.ts';
+import { alternate, type BenchContext, format, type Row, type RowPlan, spreadOf, wallMs } from './measure.ts';
 import { jointSamples, sampleAsJson } from './samples.ts';
 
-const PAIRS = 7;
 const SAMPLES = 100;
 
 /** What the outbox costs against the plain thing it is made of. */
-export async function outboxRows(progress: (line: string) => void): Promise<Row[]> {
-  const directory = mkdtempSync(join(tmpdir(), 'outrider-bench-'));
-  try {
-    const rows: Row[] = [];
-    for (const [batch, goal] of [
+export const OUTBOX_PLANS: readonly RowPlan[] = [
+  ...(
+    [
       [1, 2],
       [10, 1.5],
       [100, 1.5],
-    ] as const) {
-      progress(`durable commit, batch ${batch}`);
-      rows.push(await durableCommit(directory, batch, goal));
-    }
-    progress('outbox insert');
-    rows.push(await insertRate(directory));
-    progress('bytes per sample');
-    rows.push(bytesPerSample());
-    progress('write amplification');
-    rows.push(await writeAmplification(directory));
-    progress('backlog drain');
-    rows.push(await backlogDrain(directory));
-    return rows;
-  } finally {
-    rmSync(directory, { recursive: true });
-  }
-}
+    ] as const
+  ).map(
+    ([batch, goal]): RowPlan => ({
+      name: `durable commit of ${batch} event${batch === 1 ? '' : 's'}`,
+      measure: async (context) => [await durableCommit(context, batch, goal)],
+    }),
+  ),
+  { name: 'outbox insert', measure: async (context) => [await insertRate(context)] },
+  {
+    name: 'bytes per 30-joint sample, stored and sent',
+    measure: async (context) => [bytesPerSample(context)],
+  },
+  { name: 'write amplification of the outbox', measure: async (context) => [await writeAmplification(context)] },
+  {
+    name: 'backlog drain: read, check, acknowledge, delete',
+    measure: async (context) => [await backlogDrain(context)],
+  },
+];
 
 const openOutbox = (directory: string): Outbox =>
   new Outbox({
@@ -62,14 +59,15 @@ const event = (payload: unknown): OutboxEvent => ({
 });
 
 /** Events, as they are committed at once: from the call to the promise that says "on disk". */
-async function durableCommit(directory: string, batch: number, goal: number): Promise<Row> {
+async function durableCommit({ directory, pairs }: BenchContext, batch: number, goal: number): Promise<Row> {
   const outbox = openOutbox(directory);
   const payload = { detail: 'x'.repeat(200) };
-  const bytes = JSON.stringify(payload);
+  const bytes = eventRecord(event(payload)).body;
   const file = openSync(join(directory, `raw-${batch}`), 'a');
-  const commits = 30;
+  // Enough that each run has its share of checkpoints, as in operation.
+  const commits = 300;
   const { ours, theirs, ratio } = await alternate(
-    PAIRS,
+    pairs,
     () =>
       wallMs(async () => {
         for (let i = 0; i < commits; i += 1)
@@ -98,20 +96,23 @@ async function durableCommit(directory: string, batch: number, goal: number): Pr
 }
 
 /** The same records in transactions of 200: the outbox's table, CRC and bookkeeping against a bare insert loop. */
-async function insertRate(directory: string): Promise<Row> {
+async function insertRate({ directory, pairs }: BenchContext): Promise<Row> {
   const outbox = openOutbox(directory);
   const payload = { detail: 'x'.repeat(1000) };
   const bare = new Database(join(directory, 'bare.db'));
   bare.pragma('journal_mode = WAL');
   bare.pragma('synchronous = FULL');
-  bare.exec('create table record (seq integer primary key autoincrement, boot text, kind int, crc int, body blob)');
-  const insert = bare.prepare('insert into record (boot, kind, crc, body) values (?, ?, ?, ?)');
-  const body = Buffer.from(JSON.stringify(payload));
-  const transactions = 10;
+  bare.exec(`create table record (seq integer primary key autoincrement, seq_to int, crc int, boot text, kind int,
+    samples int, from_ms real, to_ms real, body blob)`);
+  const insert = bare.prepare(
+    'insert into record (seq_to, crc, boot, kind, samples, from_ms, to_ms, body) values (?, ?, ?, ?, ?, ?, ?, ?)',
+  );
+  const { crc, kind, body, fromMs, toMs } = eventRecord(event(payload));
+  const transactions = 40;
   const rows = 200;
   const rate = (ms: number): number => (transactions * rows * 1000) / ms;
   const { ours, theirs, ratio } = await alternate(
-    PAIRS,
+    pairs,
     async () =>
       rate(
         await wallMs(async () => {
@@ -124,7 +125,7 @@ async function insertRate(directory: string): Promise<Row> {
         await wallMs(() => {
           for (let i = 0; i < transactions; i += 1)
             bare.transaction(() => {
-              for (let row = 0; row < rows; row += 1) insert.run('bench', 2, 12345, body);
+              for (let row = 0; row < rows; row += 1) insert.run(0, crc, 'bench', kind, 1, fromMs, toMs, body);
             })();
         }),
       ),
@@ -142,8 +143,8 @@ async function insertRate(directory: string): Promise<Row> {
   };
 }
 
-function bytesPerSample(): Row {
-  const runs = Array.from({ length: PAIRS }, (_, seed) => {
+function bytesPerSample({ pairs }: BenchContext): Row {
+  const runs = Array.from({ length: pairs }, (_, seed) => {
     const samples = jointSamples(SAMPLES, seed + 1);
     const packed = encodeBlock(samples).length / SAMPLES;
     const json = samples.reduce((sum, sample) => sum + sampleAsJson(sample).length, 0) / SAMPLES;
@@ -162,10 +163,10 @@ function bytesPerSample(): Row {
 }
 
 /** Bytes that reach the disk for each byte of blocks, by the kernel's own count for this process. */
-async function writeAmplification(directory: string): Promise<Row> {
+async function writeAmplification({ directory, pairs }: BenchContext): Promise<Row> {
   const written = (): number => Number(/^write_bytes: (\d+)$/m.exec(readFileSync('/proc/self/io', 'utf8'))?.[1]);
   const runs: { disk: number; payload: number }[] = [];
-  for (let run = 0; run < PAIRS; run += 1) {
+  for (let run = 0; run < pairs; run += 1) {
     const outbox = openOutbox(directory);
     const from = written();
     let payload = 0;
@@ -192,7 +193,7 @@ async function writeAmplification(directory: string): Promise<Row> {
 }
 
 /** Reads and acknowledges a backlog, against a bare read of the same rows and a bare delete behind a cursor. */
-async function backlogDrain(directory: string): Promise<Row> {
+async function backlogDrain({ directory, pairs }: BenchContext): Promise<Row> {
   const blocks = 1500;
   const body = encodeBlock(jointSamples(SAMPLES));
   const bytesMax = 256 * 1024;
@@ -236,7 +237,7 @@ async function backlogDrain(directory: string): Promise<Row> {
       for (let upto = 200; upto < after + 200; upto += 200) bare.prepare('delete from record where seq <= ?').run(upto);
     }).finally(() => bare.close());
   };
-  const { ours: a, theirs: b, ratio } = await alternate(PAIRS, ours, theirs);
+  const { ours: a, theirs: b, ratio } = await alternate(pairs, ours, theirs);
   const speed = spreadOf(a.map((value, i) => (b[i] as number) / value));
   const rate = (values: number[]): string => `${format((blocks * SAMPLES * 1000) / spreadOf(values).median)} samples/s`;
   return {
