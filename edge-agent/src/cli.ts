@@ -3,6 +3,7 @@ import { DomainError, errorMessage } from '@outrider/shared/errors';
 import { FAILSAFE_MODES } from '@outrider/shared/failsafe/modes';
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import { addBlackbox } from './cli/blackbox.ts';
+import { addDoctor } from './cli/doctor.ts';
 import { type EnrolArguments, enrolCommand } from './cli/enroll.ts';
 import { EXIT, exitCodeOf } from './cli/exit-codes.ts';
 import { addExport } from './cli/export.ts';
@@ -95,6 +96,7 @@ atAgent(program.command('queue'), 'Show what waits in the outbox.', ({ config, j
   show(config, json, formatQueue),
 );
 
+addDoctor(program);
 addTail(program);
 addExport(program);
 addBlackbox(program);

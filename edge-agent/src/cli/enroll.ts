@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { DomainError, errorMessage } from '@outrider/shared/errors';
 import { toIso } from '@outrider/shared/time';
@@ -19,7 +19,9 @@ export async function enrolCommand(given: EnrolArguments): Promise<void> {
   process.umask(0o077);
   const config = loadConfig(given.config);
   const store = new IdentityStore(config.stateDir);
-  const apiKey = keyFrom(given) ?? store.loadApiKey();
+  const givenKey = keyFrom(given);
+  becomeOwnerOf(config.stateDir);
+  const apiKey = givenKey ?? store.loadApiKey();
   if (!apiKey) throw new DomainError('rejected', 'an API key is needed: --api-key, --api-key-file or OUTRIDER_API_KEY');
   const settings = { device: config.device, ...config.cloud, caSha256: given.caSha256 ?? config.cloud.caSha256 };
   const identity = await enrol(settings, store, apiKey);
@@ -27,6 +29,16 @@ export async function enrolCommand(given: EnrolArguments): Promise<void> {
   const isFirst = await commissionLatchStore(join(config.stateDir, 'latches'));
   console.log(`enrolled ${identity.deviceName}, certificate valid until ${toIso(identity.validTo)}`);
   if (isFirst) console.log(`latch store made in ${join(config.stateDir, 'latches')}`);
+}
+
+/** Root must write nothing here that the agent's own user cannot read: from now on this process is that user. */
+function becomeOwnerOf(stateDir: string): void {
+  if (process.getuid?.() !== 0 || !existsSync(stateDir)) return;
+  const { uid, gid } = statSync(stateDir);
+  if (uid === 0) return;
+  process.setgroups?.([gid]);
+  process.setgid?.(gid);
+  process.setuid?.(uid);
 }
 
 function keyFrom({ apiKey, apiKeyFile }: EnrolArguments): string | undefined {
