@@ -1,7 +1,7 @@
 import { severity } from '../modes.ts';
-import { CAUSE_RULES, type CauseId, type CauseRule, DEFAULT_POLICY } from '../rules.ts';
-import type { DurableState, Verdict } from '../state.ts';
-import { allClear, armedWalk, autoRule, checkPolicy, reading, type System, Walk } from './system.ts';
+import { CAUSE_RULES, type CauseId, type CauseRule, DEFAULT_POLICY, type FailsafePolicy } from '../rules.ts';
+import type { DurableState, FailsafeState, Reading, Verdict } from '../state.ts';
+import { allClear, armedWalk, autoRule, checkPolicy, isAside, reading, ruleOf, type System, Walk } from './system.ts';
 
 /** What a check found. */
 export interface Findings {
@@ -24,8 +24,29 @@ class Record {
   }
 }
 
-/** The shipped rows, and two that clear by themselves. */
-const RULES: readonly CauseRule[] = [...CAUSE_RULES, autoRule('auto_hold', 'HOLD'), autoRule('auto_derate', 'DERATE')];
+const RULES = CAUSE_RULES;
+
+/** Sets of up to `sizeMax` causes, and all but up to `missingMax`; or every set there is. */
+function* masks(sizeMax: number, missingMax: number, isWhole: boolean): Generator<number> {
+  for (let mask = 0; mask < 1 << RULES.length; mask++) {
+    let size = 0;
+    for (let rest = mask; rest !== 0; rest &= rest - 1) size += 1;
+    if (isWhole || size <= sizeMax || size >= RULES.length - missingMax) yield mask;
+  }
+}
+
+/** The nine causes that differ most; their full product is what a table of every combination can hold. */
+const NINE: readonly CauseId[] = [
+  'estop',
+  'agent_stuck',
+  'mechanical_lock',
+  'tilt',
+  'thermal_shutdown',
+  'battery_critical',
+  'geofence_lock',
+  'comm_loss',
+  'battery_low',
+];
 
 const subset = (rules: readonly CauseRule[], mask: number): DurableState => ({
   latchId: 7,
@@ -33,12 +54,13 @@ const subset = (rules: readonly CauseRule[], mask: number): DurableState => ({
   latched: rules.filter((_, i) => (mask >> i) & 1).map(({ cause }) => ({ cause, detail: 'stored' })),
 });
 
-/** Every set of latched causes, with the table in both orders: action, mode and gate. [I1, I2, I6, I9] */
-export function checkCombiner(system: System): Findings {
+/** Sets of latched causes, with the table in both orders: action, mode and gate. [I1, I2, I6, I9] */
+export function checkCombiner(system: System, isWhole = false): Findings {
   const record = new Record();
   const forward = checkPolicy(RULES, 10, 1000);
   const backward = { ...forward, rules: [...forward.rules].reverse() };
-  for (let mask = 0; mask < 1 << RULES.length; mask++) {
+  for (const mask of masks(4, 2, isWhole)) {
+    if (record.isFull) break;
     record.cases += 1;
     const stored = subset(RULES, mask);
     const there = system.describe(system.boot(forward, stored, undefined, 0, 's'), forward);
@@ -56,56 +78,80 @@ export function checkCombiner(system: System): Findings {
   return record;
 }
 
-/** Every combination of verdicts at once, on three ages of the readings. [I1, I5, I6, I8] */
-export function checkVectors(system: System): Findings {
+/**
+ * Combinations of verdicts at once, on three ages of the readings: every one of nine causes, and of the whole table
+ * every pair (`isWhole`: every three). [I1, I5, I6, I8]
+ */
+export function checkVectors(system: System, isWhole = false): Findings {
   const record = new Record();
-  const policy = checkPolicy(CAUSE_RULES, 10, 100);
-  const causes = policy.rules.filter((rule) => rule.monitored).map((rule) => rule.cause);
-  const verdicts = ['clear', 'bad', 'unknown', 'severe'] as const;
+  product(system, record, NINE.map(ruleOf), ['clear', 'bad', 'unknown']);
+  const monitored = CAUSE_RULES.filter((rule) => rule.monitored);
+  const verdicts = ['clear', 'bad', 'severe'] as const;
+  monitored.forEach((first, i) => {
+    monitored.slice(i + 1).forEach((second, j) => {
+      if (!isWhole) product(system, record, [first, second], verdicts);
+      else for (const third of monitored.slice(i + j + 2)) product(system, record, [first, second, third], verdicts);
+    });
+  });
+  return record;
+}
+
+function product(system: System, record: Record, rules: readonly CauseRule[], verdicts: readonly Verdict[]): void {
+  const policy = checkPolicy(rules, 10, 100);
   const start = armedWalk(system, policy).state;
-  const total = verdicts.length ** causes.length;
+  const total = verdicts.length ** rules.length;
   for (let code = 0; code < total && !record.isFull; code++) {
-    const readings = causes.map((cause, i) =>
+    const readings = rules.map(({ cause }, i) =>
       reading(cause, verdicts[Math.floor(code / verdicts.length ** i) % verdicts.length] ?? 'unknown'),
     );
-    const tripping = (which: readonly Verdict[]): CauseId[] =>
-      readings.filter((given) => which.includes(given.verdict)).map((given) => given.cause);
-    for (const ageMs of [0, 99, 101]) {
-      record.cases += 1;
-      const walk = new Walk(system, policy);
-      walk.state = start;
-      const atMs = start.nowMs + 1;
-      const once = walk.step({ kind: 'readings', atMs, readings });
-      record.expect(
-        sameSet(once.rising, tripping(['severe'])),
-        () => `I8 vector ${code}: one reading latched too much`,
-      );
-      const other = system.evaluate(start, { kind: 'readings', atMs, readings: [...readings].reverse() }, policy);
-      record.expect(sameSet(other.output.rising, once.rising), () => `I6 vector ${code}: order of readings matters`);
-      if (ageMs === 0) walk.step({ kind: 'readings', atMs: atMs + 1, readings });
-      else for (const extraMs of [0, 0]) walk.step({ kind: 'tick', atMs: atMs + ageMs + extraMs });
-      const latched = walk.state.causes.filter((cause) => cause.latched).map((cause) => cause.cause);
-      const severe = tripping(['severe']);
-      const bad = tripping(['bad', 'unknown', 'severe']);
-      // Silence is judged only while ARMED: once anything has tripped, it can only block.
-      // What was bad once needs one silent tick more, the others two.
-      const silent = severe.length > 0 ? severe : bad.length > 0 ? bad : causes;
-      const expected = ageMs === 0 ? bad : ageMs === 99 ? severe : silent;
-      record.expect(sameSet(latched, expected), () => `I5 vector ${code} age ${ageMs}: latched ${latched}`);
-      record.expect(
-        system.describe(walk.state, policy).gateOpen === (expected.length === 0),
-        () => `I1 vector ${code} age ${ageMs}: gate`,
-      );
-    }
+    judgeVector(system, record, policy, start, readings);
   }
-  return record;
+}
+
+function judgeVector(
+  system: System,
+  record: Record,
+  policy: FailsafePolicy,
+  start: FailsafeState,
+  readings: readonly Reading[],
+): void {
+  const text = (): string => readings.map(({ detail }) => detail).join(', ');
+  const tripping = (...which: Verdict[]): CauseId[] =>
+    readings.filter((given) => which.includes(given.verdict)).map((given) => given.cause);
+  const stops = (causes: readonly CauseId[]): boolean =>
+    policy.rules.some((rule) => causes.includes(rule.cause) && severity(rule.action) >= severity('HOLD'));
+  const severe = tripping('severe');
+  const bad = tripping('bad', 'unknown', 'severe');
+  // Silence is judged only while ARMED: once anything has stopped the robot, it can only block.
+  // What was bad once needs one silent tick more, the others two.
+  const silent = stops(severe) ? severe : stops(bad) ? bad : readings.map(({ cause }) => cause);
+  for (const ageMs of [0, 99, 101]) {
+    record.cases += 1;
+    const walk = new Walk(system, policy);
+    walk.state = start;
+    const atMs = start.nowMs + 1;
+    const once = walk.step({ kind: 'readings', atMs, readings });
+    record.expect(sameSet(once.rising, severe), () => `I8 ${text()}: one reading latched too much`);
+    const other = system.evaluate(start, { kind: 'readings', atMs, readings: [...readings].reverse() }, policy);
+    record.expect(sameSet(other.output.rising, once.rising), () => `I6 ${text()}: order of readings matters`);
+    if (ageMs === 0) walk.step({ kind: 'readings', atMs: atMs + 1, readings });
+    else for (const _ of [1, 2]) walk.step({ kind: 'tick', atMs: atMs + ageMs });
+    const latched = walk.state.causes.filter((cause) => cause.latched).map((cause) => cause.cause);
+    const expected = ageMs === 0 ? bad : ageMs === 99 ? severe : silent;
+    record.expect(sameSet(latched, expected), () => `I5 ${text()} age ${ageMs}: latched ${latched}`);
+    const { gateOpen, speedFactor } = system.describe(walk.state, policy);
+    record.expect(gateOpen === !stops(expected), () => `I1 ${text()} age ${ageMs}: gate`);
+    const isDerated = policy.rules.some((rule) => expected.includes(rule.cause) && rule.action === 'DERATE');
+    const factor = !gateOpen ? 0 : isDerated ? policy.derateSpeedFactor : 1;
+    record.expect(speedFactor === factor, () => `I20 ${text()} age ${ageMs}: speed ${speedFactor}`);
+  }
 }
 
 /** Every sequence of nine readings for every monitored cause against the window rules. [I3, I5, I7, I8] */
 export function checkSequences(system: System): Findings {
   const record = new Record();
-  const policy = checkPolicy(CAUSE_RULES, 1000, 10_000);
-  for (const rule of policy.rules.filter((candidate) => candidate.monitored)) {
+  for (const rule of CAUSE_RULES.filter((candidate) => candidate.monitored)) {
+    const policy = checkPolicy([rule], 1000, 10_000);
     const start = armedWalk(system, policy);
     const visit = (state: Walk['state'], history: readonly Verdict[]): void => {
       if (history.length === 9 || record.isFull) return;
@@ -114,7 +160,12 @@ export function checkSequences(system: System): Findings {
         const now = [...history, verdict];
         const event = { kind: 'readings', atMs: state.nowMs + 1, readings: [reading(rule.cause, verdict)] } as const;
         const next = system.evaluate(state, event, policy).state;
-        judgeSequence(record, rule.cause, now, next.phase === 'ARMED', next.latchId - start.state.latchId);
+        const isFree = next.causes[0]?.latched === false;
+        record.expect(
+          (next.phase === 'ARMED') === (isFree || severity(rule.action) < severity('HOLD')),
+          () => `I1 ${rule.cause} ${now}: ${next.phase}`,
+        );
+        judgeSequence(record, rule.cause, now, isFree, next.latchId - start.state.latchId);
         visit(next, now);
       }
     };
@@ -123,7 +174,7 @@ export function checkSequences(system: System): Findings {
   return record;
 }
 
-function judgeSequence(record: Record, cause: CauseId, now: readonly Verdict[], isArmed: boolean, risen: number): void {
+function judgeSequence(record: Record, cause: CauseId, now: readonly Verdict[], isFree: boolean, risen: number): void {
   const bads = now.map((verdict) => (verdict === 'clear' ? 0 : 1));
   const text = (): string => `${cause} ${bads.join('')}`;
   const window = (from: number, to: number): number => bads.slice(from, to).reduce((sum: number, bad) => sum + bad, 0);
@@ -135,19 +186,21 @@ function judgeSequence(record: Record, cause: CauseId, now: readonly Verdict[], 
     // Less than a third bad in every window ending here drains as fast as it fills: no trip may come of it.
     for (let from = 0; from < end; from++) if (3 * window(from, end) > end - from + 2) mayTrip = true;
   }
-  record.expect(!mustTrip || !isArmed, () => `I8 ${text()}: two in a row or 3 of 5, still armed`);
-  record.expect(mayTrip || isArmed, () => `I8 ${text()}: tripped without a reason`);
-  record.expect(risen === (isArmed ? 0 : 1), () => `I7 ${text()}: latch_id rose by ${risen}`);
+  record.expect(!mustTrip || !isFree, () => `I8 ${text()}: two in a row or 3 of 5, not latched`);
+  record.expect(mayTrip || isFree, () => `I8 ${text()}: tripped without a reason`);
+  record.expect(risen === (isFree ? 0 : 1), () => `I7 ${text()}: latch_id rose by ${risen}`);
 }
 
 /** From every set of latched causes the gate opens in bounded time, and not before the dwell. [I10, I16, I17] */
-export function checkRecovery(system: System): Findings {
+export function checkRecovery(system: System, isWhole = false): Findings {
   const record = new Record();
   const policy = checkPolicy(CAUSE_RULES, 40, 1000);
-  for (let mask = 0; mask < 1 << CAUSE_RULES.length && !record.isFull; mask++) {
+  for (const mask of masks(3, 1, isWhole)) {
+    if (record.isFull) break;
     record.cases += 1;
     const walk = new Walk(system, policy, subset(CAUSE_RULES, mask));
-    const latched = policy.rules.filter((_, i) => (mask >> i) & 1);
+    // What only slows or warns is no matter for a recovery.
+    const latched = policy.rules.filter((rule, i) => (mask >> i) & 1 && !isAside(rule));
     const dwellMs = Math.max(0, ...latched.map((rule) => rule.clearDwellMs));
     walk.settle(0, 1);
     if (dwellMs > 0) {
@@ -236,7 +289,77 @@ export function checkTimelines(system: System): Findings {
     'I3 an automatic cause did not let go',
   );
   expect(held.state.phase === 'LATCHED', 'I4 motion resumed by itself');
+  expectAsides(system, expect);
+  expectReturn(system, expect);
   return record;
+}
+
+/** What only slows or warns: it slows, it does not stand in the way of a recovery, and no recovery hides it. */
+function expectAsides(system: System, expect: (holds: boolean, fault: string) => void): void {
+  const policy = checkPolicy(CAUSE_RULES, 10, 1000);
+  const slow = (): Walk => {
+    const walk = new Walk(system, policy);
+    walk.settle(20, 5);
+    walk.step({ kind: 'readings', atMs: walk.state.nowMs, readings: [reading('battery_low', 'severe')] });
+    return walk;
+  };
+  const walk = slow();
+  expect(walk.recover(false).recover?.kind === 'accepted', 'I21 a cause that only slows blocked a recovery');
+  walk.step({ kind: 'readings', atMs: walk.state.nowMs, readings: [reading('disk_low', 'severe')] });
+  expect(walk.state.phase === 'RECOVERING', 'I21 a warning ended a recovery');
+  const opened = walk.store();
+  expect(opened.gateOpen && opened.speedFactor === policy.derateSpeedFactor, 'I21 a recovery hid what slows the robot');
+  expect(opened.mode === 'degraded' && opened.causes.length === 2, 'I2 a derated robot does not say why');
+  for (let ms = 0; ms < 9; ms++)
+    walk.step({ kind: 'readings', atMs: walk.state.nowMs + 1, readings: allClear(policy) });
+  expect(system.describe(walk.state, policy).speedFactor < 1, 'I3 it let go before its dwell');
+  for (let ms = 0; ms < 9; ms++)
+    walk.step({ kind: 'readings', atMs: walk.state.nowMs + 1, readings: allClear(policy) });
+  const now = system.describe(walk.state, policy);
+  expect(now.gateOpen && now.speedFactor === 1 && now.action === 'NONE', 'I3 what only slows did not let go');
+}
+
+/** Outside the geofence: a recovery may be accepted while standing outside, and then allows motion inwards only. */
+function expectReturn(system: System, expect: (holds: boolean, fault: string) => void): void {
+  const policy = checkPolicy(CAUSE_RULES, 10, 1000);
+  const fence = (verdict: Verdict): Reading[] => [
+    ...allClear(policy).filter(({ cause }) => cause !== 'geofence_lock'),
+    reading('geofence_lock', verdict),
+  ];
+  const outside = (): Walk => {
+    const walk = armedWalk(system, policy);
+    for (let i = 0; i < 2; i++) walk.step({ kind: 'readings', atMs: walk.state.nowMs, readings: fence('bad') });
+    walk.step({ kind: 'actuator', atMs: walk.state.nowMs, mcu: 'STOPPED', standstill: true });
+    return walk;
+  };
+  const stand = (walk: Walk, forMs: number, verdict: Verdict): void => {
+    for (let ms = 0; ms < forMs; ms++)
+      walk.step({ kind: 'readings', atMs: walk.state.nowMs + 1, readings: fence(verdict) });
+  };
+  const walk = outside();
+  expect(walk.state.phase === 'LATCHED', 'I1 it left its geofence and went on');
+  stand(walk, 9, 'fair');
+  expect(walk.recover(false).recover?.kind === 'unmet', 'I17 returned before the dwell');
+  stand(walk, 1, 'fair');
+  expect(walk.recover(false).recover?.kind === 'accepted', 'I22 no way back into the geofence');
+  expect(walk.store().inwardOnly, 'I22 armed outside and free to move anywhere');
+  stand(walk, 30, 'fair');
+  stand(walk, 10, 'clear');
+  expect(system.describe(walk.state, policy).inwardOnly, 'I22 free before it was inside for the dwell');
+  stand(walk, 2, 'clear');
+  expect(!system.describe(walk.state, policy).inwardOnly, 'I22 inside and still bound to move inwards');
+  expect(walk.state.phase === 'ARMED', 'I22 stopped on its way back');
+  const wrong = outside();
+  stand(wrong, 11, 'fair');
+  wrong.recover(false);
+  wrong.store();
+  stand(wrong, 1, 'severe');
+  expect(wrong.state.phase === 'LATCHED' && !wrong.state.returning, 'I22 moved outwards on its way back');
+  const blind = outside();
+  stand(blind, 20, 'unknown');
+  expect(blind.recover(false).recover?.kind === 'unmet', 'I22 returned without a position');
+  const free = armedWalk(system, policy);
+  expect(!system.describe(free.state, policy).inwardOnly, 'I22 bound inwards while inside');
 }
 
 function sameSet(a: readonly CauseId[], b: readonly CauseId[]): boolean {

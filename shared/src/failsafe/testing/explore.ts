@@ -1,10 +1,10 @@
 import { FAILSAFE_MODES } from '../modes.ts';
 import type { FailsafePolicy } from '../rules.ts';
 import { CAUSE_RULES, type CauseId, type CauseRule, TRIGGER_CAUSES } from '../rules.ts';
-import { type DurableState, type FailsafeEvent, type FailsafeState, recoverNonce } from '../state.ts';
+import { type DurableState, type FailsafeEvent, type FailsafeState, recoverNonce, type Verdict } from '../state.ts';
 import type { Findings } from './checks.ts';
 import { brokenByRestart, brokenInvariants } from './invariants.ts';
-import { autoRule, checkPolicy, EMPTY, reading, ruleOf, type System } from './system.ts';
+import { checkPolicy, EMPTY, reading, ruleOf, type System } from './system.ts';
 
 /** The failsafe, what its disk holds, and the highest motion epoch that was ever given to an opening. */
 interface World {
@@ -26,8 +26,9 @@ export const CAUSE_KINDS: readonly CauseRule[] = [
   ruleOf('unknown_state'),
   ruleOf('thermal_shutdown'),
   ruleOf('geofence_lock'),
-  autoRule('auto_hold', 'HOLD'),
-  autoRule('auto_derate', 'DERATE'),
+  ruleOf('comm_loss'),
+  ruleOf('battery_low'),
+  ruleOf('tilt'),
 ];
 
 /**
@@ -102,7 +103,7 @@ function movesOf(system: System, policy: FailsafePolicy, hasSilence: boolean): M
     (state) => ({ kind: 'actuator', atMs: state.nowMs, mcu: 'ARMED', standstill: false }),
   ];
   for (const rule of policy.rules.filter((candidate) => candidate.monitored))
-    for (const verdict of hasSilence ? (['clear', 'bad'] as const) : (['clear', 'bad', 'unknown'] as const))
+    for (const verdict of verdictsOf(rule, hasSilence))
       events.push((state) => ({ kind: 'readings', atMs: state.nowMs, readings: [reading(rule.cause, verdict)] }));
   const has = (cause: CauseId): boolean => policy.rules.some((rule) => rule.cause === cause);
   for (const mode of FAILSAFE_MODES.filter((candidate) => has(TRIGGER_CAUSES[candidate])))
@@ -139,6 +140,14 @@ function movesOf(system: System, policy: FailsafePolicy, hasSilence: boolean): M
   return moves;
 }
 
+/** Unknown and bad count the same, so that one of them is enough beside a third verdict. */
+function verdictsOf(rule: CauseRule, hasSilence: boolean): readonly Verdict[] {
+  if (rule.mayReturn) return ['clear', 'fair', 'bad'];
+  return hasSilence ? ['clear', 'bad'] : ['clear', 'bad', 'unknown'];
+}
+
+const CLEARNESS: Readonly<Record<string, number>> = { clear: 2, fair: 1 };
+
 function take(system: System, policy: FailsafePolicy, world: World, event: FailsafeEvent): ReturnType<Move> {
   const { state, output } = system.evaluate(world.state, event, policy);
   const broken = brokenInvariants({ before: world.state, event, after: state, output }, policy);
@@ -164,7 +173,7 @@ function keyOf({ state, disk, opened }: World, policy: FailsafePolicy, freshMs: 
     const channel = cause.channels['a'];
     const isStored = disk.latched.some((held) => held.cause === cause.cause);
     const evidence = channel
-      ? `${channel.counter},${channel.verdict === 'clear'},${ageOf(channel.clearSinceMs, dwellMs)},${freshMs < 100 ? ageOf(channel.atMs, freshMs + 1) : 0}`
+      ? `${channel.counter},${CLEARNESS[channel.verdict] ?? 0},${ageOf(channel.clearSinceMs, dwellMs)},${freshMs < 100 ? ageOf(channel.atMs, freshMs + 1) : 0}`
       : '-';
     return `${cause.latched ? ageOf(cause.latchedAtMs, dwellMs) : '-'};${evidence};${isStored ? 1 : 0}`;
   });
@@ -172,7 +181,16 @@ function keyOf({ state, disk, opened }: World, policy: FailsafePolicy, freshMs: 
   const ahead = [state.latchId - disk.latchId, state.motionEpoch - disk.motionEpoch, state.motionEpoch - opened];
   const counters = ahead.map((difference) => Math.min(2, difference)).join();
   const isStill = state.mcu === 'STOPPED' && state.standstill;
-  return `${state.phase}|${causes.join('|')}|${isStill}|${recoveringMs}|${counters}`;
+  return `${state.phase}${state.returning ? 'r' : ''}|${causes.join('|')}|${isStill}|${recoveringMs}|${counters}`;
+}
+
+/** All sets of three kinds. */
+export function kindTriples(): CauseRule[][] {
+  return CAUSE_KINDS.flatMap((first, i) =>
+    CAUSE_KINDS.slice(i + 1).flatMap((second, j) =>
+      CAUSE_KINDS.slice(i + j + 2).map((third) => [first, second, third]),
+    ),
+  );
 }
 
 /** All single kinds, and all pairs of kinds. */

@@ -1,11 +1,12 @@
 import { severity } from '../modes.ts';
-import type { FailsafePolicy } from '../rules.ts';
+import type { CauseRule, FailsafePolicy } from '../rules.ts';
 import {
   type DurableState,
   type FailsafeEvent,
   type FailsafeOutput,
   type FailsafeState,
   recoverNonce,
+  type Verdict,
 } from '../state.ts';
 
 /** One step that was taken. */
@@ -15,6 +16,9 @@ export interface Step {
   readonly after: FailsafeState;
   readonly output: FailsafeOutput;
 }
+
+const isAside = (rule: CauseRule | undefined): boolean =>
+  rule?.clearing === 'auto' && severity(rule.action) < severity('HOLD');
 
 const worst = (state: FailsafeState, policy: FailsafePolicy): number =>
   Math.max(0, ...policy.rules.map((rule, i) => (state.causes[i]?.latched ? severity(rule.action) : 0)));
@@ -42,7 +46,22 @@ export function brokenInvariants({ before, event, after, output }: Step, policy:
     const isReleased = latchedBefore[i] && !after.causes[i]?.latched;
     must(!isReleased || rule.clearing === 'auto' || isOpening, 'I3 a latch was let go without a recovery');
   });
-  must(!isOpening || after.causes.every((cause) => !cause.latched), 'I3 partial clearing');
+  must(
+    !isOpening || after.causes.every((cause, i) => !cause.latched || isAside(policy.rules[i])),
+    'I3 partial clearing',
+  );
+  must(
+    !isOpening || policy.rules.every((rule, i) => !isAside(rule) || latchedBefore[i] === after.causes[i]?.latched),
+    'I21 a recovery cleared what only slows or warns',
+  );
+  const isSlow = worstLatched >= severity('DERATE');
+  const factor = output.gateOpen ? (isSlow ? policy.derateSpeedFactor : 1) : 0;
+  must(output.speedFactor === factor, 'I20 speed factor');
+  must(!output.inwardOnly || output.gateOpen, 'I22 inwards with a closed gate');
+  const mayBeOut = policy.rules.some(
+    (rule, i) => rule.mayReturn && Object.values(before.causes[i]?.channels ?? {}).some((c) => c.verdict !== 'clear'),
+  );
+  must(!isOpening || !mayBeOut || output.inwardOnly, 'I22 opened outside and free to move anywhere');
 
   const isStored =
     event.kind === 'stored' && event.latchId === before.latchId && event.motionEpoch === before.motionEpoch + 1;
@@ -65,15 +84,18 @@ export function brokenInvariants({ before, event, after, output }: Step, policy:
     const needsLocal = policy.rules.some((rule, i) => latchedBefore[i] && rule.clearing === 'local');
     must(event.local || !needsLocal, 'I3 a remote recovery took a local cause');
     policy.rules.forEach((rule, i) => {
+      if (isAside(rule)) return;
       const channels = Object.values(before.causes[i]?.channels ?? {});
       const latched = latchedBefore[i];
       if (rule.monitored) {
-        must(channels.length > 0, 'I17 recovery without a reading');
+        must(channels.length > 0 || rule.optional === true, 'I17 recovery without a reading');
         must(
           channels.every((channel) => channel.counter === 0 && before.nowMs - channel.atMs <= rule.freshMs),
           'I17 recovery on an old or unsettled reading',
         );
-        must(!latched || channels.every((channel) => channel.verdict === 'clear'), 'I17 recovery while not clear');
+        const isGood = (verdict: Verdict): boolean =>
+          verdict === 'clear' || (rule.mayReturn === true && verdict === 'fair');
+        must(!latched || channels.every((channel) => isGood(channel.verdict)), 'I17 recovery while not clear');
       }
       const since = Math.max(before.causes[i]?.latchedAtMs ?? 0, ...channels.map((c) => c.clearSinceMs ?? 0));
       must(!latched || before.nowMs - since >= rule.clearDwellMs, 'I17 recovery before the dwell');

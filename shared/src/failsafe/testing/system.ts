@@ -1,5 +1,5 @@
 import { describe, evaluate } from '../evaluate.ts';
-import type { FailsafeAction } from '../modes.ts';
+import { type FailsafeAction, severity } from '../modes.ts';
 import { CAUSE_RULES, type CauseId, type CauseRule, DEFAULT_POLICY, type FailsafePolicy } from '../rules.ts';
 import {
   bootState,
@@ -39,6 +39,10 @@ export const ruleOf = (cause: CauseId): CauseRule => {
   if (!rule) throw new Error(`no rule for ${cause}`);
   return rule;
 };
+
+/** What only slows or warns and lets go by itself. */
+export const isAside = (rule: CauseRule): boolean =>
+  rule.clearing === 'auto' && severity(rule.action) < severity('HOLD');
 
 /** Rows that the shipped table does not have yet, so that `auto` is checked before it is needed. */
 export function autoRule(name: string, action: FailsafeAction): CauseRule {
@@ -100,7 +104,7 @@ export class Walk {
 /** A system that has gone all the way to ARMED. @throws when it does not get there. */
 export function armedWalk(system: System, policy: FailsafePolicy, stored: DurableState = EMPTY): Walk {
   const walk = new Walk(system, policy, stored);
-  const dwellMs = Math.max(...policy.rules.map((rule) => rule.clearDwellMs));
+  const dwellMs = Math.max(0, ...policy.rules.map((rule) => rule.clearDwellMs));
   walk.settle(dwellMs + 5, Math.max(1, dwellMs / 4));
   walk.recover(true);
   walk.store();
