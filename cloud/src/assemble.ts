@@ -13,6 +13,10 @@ import type { CertificateRegistry } from './certificates/registry.ts';
 import { StreamHub } from './dashboard/stream-hub.ts';
 import { LiveTickets } from './dashboard/tickets.ts';
 import { FailsafeDispatcher } from './failsafe/dispatcher.ts';
+import type { InstructionKeys } from './failsafe/instruction-keys.ts';
+import { InstructionLine } from './failsafe/instruction-line.ts';
+import { FailsafeRecoverer } from './failsafe/recoverer.ts';
+import { failsafeOf } from './fleet/readings.ts';
 import { RobotRegistry } from './fleet/registry.ts';
 import { Accounts } from './identity/accounts.ts';
 import { Authenticator, type AuthMode } from './identity/authenticator.ts';
@@ -25,6 +29,7 @@ import { Tokens } from './identity/tokens.ts';
 import type { Database } from './storage/database.ts';
 import { PgFleetStore } from './storage/fleet-store.ts';
 import { PgIdentityStore } from './storage/identity-store.ts';
+import { PgInstructionStore } from './storage/instruction-store.ts';
 import type { LiveFeed, TelemetryIngest, TelemetryReader } from './telemetry/ports.ts';
 
 /** Tokens keep their meaning when the server's address changes, so neither is a URL. */
@@ -53,6 +58,7 @@ export interface ApiParts {
   readonly database: Database;
   readonly bus: DeviceBus;
   readonly certificates: CertificateRegistry;
+  readonly instructionKeys: InstructionKeys;
   readonly ingest: TelemetryIngest;
   readonly reader: TelemetryReader;
   readonly live: LiveFeed;
@@ -65,6 +71,7 @@ export interface ApiParts {
   readonly version: string;
   readonly startedMs: number;
   readonly answerTimeoutMs?: number;
+  readonly recoverTimeoutMs?: number;
 }
 
 export interface AssembledApi {
@@ -81,8 +88,30 @@ export function assembleApi(parts: ApiParts): AssembledApi {
   const fleetStore = new PgFleetStore(parts.database.orm, clock);
   const metrics = new ApiMetrics(parts.metrics);
   const authenticator = new Authenticator(identity.tokens, identity.store, clock, parts.authMode, DEFAULT_TENANT_ID);
+  const line = new InstructionLine({
+    bus,
+    keys: parts.instructionKeys,
+    store: new PgInstructionStore(parts.database),
+    clock,
+    log,
+  });
+  const recoverer = new FailsafeRecoverer({
+    bus,
+    line,
+    audit: fleetStore,
+    reports: {
+      async reportedFailsafe(robotPk) {
+        const said = failsafeOf(await parts.reader.shadow(robotPk));
+        return said?.motion_epoch == null ? undefined : { motionEpoch: said.motion_epoch, atMs: said.at };
+      },
+    },
+    clock,
+    log,
+    ...(parts.recoverTimeoutMs === undefined ? {} : { timeoutMs: parts.recoverTimeoutMs }),
+  });
   const failsafe = new FailsafeDispatcher({
     bus,
+    line,
     audit: fleetStore,
     store: fleetStore,
     clock,
@@ -104,6 +133,8 @@ export function assembleApi(parts: ApiParts): AssembledApi {
     authenticator,
     certificates: parts.certificates,
     failsafe,
+    recoverer,
+    instructionKeys: parts.instructionKeys,
     identityStore: identity.store,
     ingest: parts.ingest,
     live,
@@ -119,5 +150,10 @@ export function assembleApi(parts: ApiParts): AssembledApi {
     urls: parts.urls,
   };
   const app = createApi(core, streams, { version: parts.version, startedMs: parts.startedMs });
-  return { app, core, streams, services: [streams, failsafe, new KeyKeeper(identity.keys, identity.tokens, log)] };
+  return {
+    app,
+    core,
+    streams,
+    services: [streams, line, failsafe, recoverer, new KeyKeeper(identity.keys, identity.tokens, log)],
+  };
 }

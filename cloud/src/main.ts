@@ -14,8 +14,10 @@ import { openBus } from './broker/open-bus.ts';
 import { CertificateAuthority } from './certificates/authority.ts';
 import { CertificateRegistry } from './certificates/registry.ts';
 import type { Config } from './config.ts';
+import { InstructionKeys } from './failsafe/instruction-keys.ts';
 import { bootstrap } from './identity/bootstrap.ts';
 import { type Database, openDatabase } from './storage/database.ts';
+import { PgInstructionStore } from './storage/instruction-store.ts';
 import { openSecretBox } from './storage/secret-box.ts';
 import { openTelemetry } from './telemetry/open-telemetry.ts';
 import { VERSION } from './version.ts';
@@ -26,6 +28,7 @@ interface Foundation {
   readonly identity: Identity;
   readonly authority: CertificateAuthority;
   readonly certificates: CertificateRegistry;
+  readonly instructionKeys: InstructionKeys;
   readonly dataDir: string;
 }
 
@@ -47,7 +50,10 @@ async function openFoundation(config: Config, log: Logger, clock: Clock): Promis
     const identity = await assembleIdentity(database, secrets, clock);
     const authority = await CertificateAuthority.open({ database, secrets, clock, log });
     const certificates = new CertificateRegistry({ database, authority, clock, log });
-    return { database, identity, authority, certificates, dataDir };
+    const store = new PgInstructionStore(database);
+    const instructionKeys = new InstructionKeys({ store, secrets, authority, clock, log });
+    await instructionKeys.open();
+    return { database, identity, authority, certificates, instructionKeys, dataDir };
   } catch (error) {
     await database.close();
     throw error;
@@ -80,7 +86,7 @@ export async function serve(config: Config, signal: AbortSignal): Promise<void> 
   const foundation = await openFoundation(config, log, clock);
   const open: { close(): Promise<void> }[] = [foundation.database];
   try {
-    const { database, identity, authority, certificates, dataDir } = foundation;
+    const { database, identity, authority, certificates, instructionKeys, dataDir } = foundation;
     await bootstrap(identity.accounts, dataDir, {
       clientId: config.bootstrapClientId,
       clientSecret: config.bootstrapClientSecret,
@@ -107,6 +113,7 @@ export async function serve(config: Config, signal: AbortSignal): Promise<void> 
       database,
       bus,
       certificates,
+      instructionKeys,
       ingest: telemetry.ingest,
       reader: telemetry.reader,
       live: telemetry.live,

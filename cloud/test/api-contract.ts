@@ -20,6 +20,7 @@ export function contractTests(t: Test, harness: Harness, other: string): void {
     ).data.api_key;
     const bodies: Record<string, unknown> = {
       '/failsafe/trigger': { mode: 'emergency_stop' },
+      '/failsafe/recover': { latch_id: 1 },
       '/certificates': { csr: 'x' },
     };
     for (const { path, method } of ofRobots) {

@@ -14,9 +14,11 @@ import { type AssembledApi, assembleApi, assembleIdentity, type Identity } from 
 import type { DeviceBus, PresenceChange, Unsubscribe } from '../src/broker/bus.ts';
 import { CertificateAuthority } from '../src/certificates/authority.ts';
 import { CertificateRegistry } from '../src/certificates/registry.ts';
+import { InstructionKeys } from '../src/failsafe/instruction-keys.ts';
 import type { AuthMode } from '../src/identity/authenticator.ts';
 import type { Scope } from '../src/identity/principal.ts';
 import { type Database, openDatabase } from '../src/storage/database.ts';
+import { PgInstructionStore } from '../src/storage/instruction-store.ts';
 import { openSecretBox } from '../src/storage/secret-box.ts';
 import { openTelemetry, type Telemetry } from '../src/telemetry/open-telemetry.ts';
 
@@ -28,17 +30,31 @@ export const describeRobot = (robotId: string) => ({
   robot_descriptor: { robot_id: robotId, robot_name: robotId, robot_type: 'arm', capabilities: { lift: {} } },
 });
 
+/** An instruction as a robot reads it, with what it was signed as. */
+export type SentInstruction = outrider.v1.Instruction & {
+  readonly mode: string;
+  readonly signed: outrider.v1.SignedInstruction;
+};
+
 /** Robots at the end of a line: which are connected, what they were sent, and what they answer. */
 export class ScriptedBus implements DeviceBus {
-  readonly sent: { topic: string; trigger: outrider.v1.FailsafeTrigger }[] = [];
+  readonly sent: { topic: string; trigger: SentInstruction }[] = [];
+  /** Key lists that robots were sent. */
+  readonly lists: outrider.v1.SignedKeyList[] = [];
   readonly online = new Set<string>();
   /** Called for each stop; what it returns is the robot's answer. */
-  answer: (trigger: outrider.v1.FailsafeTrigger) => outrider.v1.CommandReply.$Properties | undefined = () => undefined;
+  answer: (trigger: SentInstruction) => outrider.v1.CommandReply.$Properties | undefined = () => undefined;
   readonly #replies = new Set<(device: DeviceIdentity, reply: outrider.v1.CommandReply) => void>();
   readonly #presences = new Set<(change: PresenceChange) => void>();
 
   async publish(topic: string, payload: Uint8Array): Promise<void> {
-    const trigger = outrider.v1.FailsafeTrigger.decode(payload);
+    if (topic.endsWith('/down/keys')) {
+      this.lists.push(outrider.v1.SignedKeyList.decode(payload));
+      return;
+    }
+    const signed = outrider.v1.SignedInstruction.decode(payload);
+    const instruction = outrider.v1.Instruction.decode(signed.payload);
+    const trigger = Object.assign(instruction, { mode: instruction.trigger?.mode ?? '', signed });
     this.sent.push({ topic, trigger });
     const [tenantId = '', robotId = ''] = topic.split('/')[2]?.split('.') ?? [];
     if (!this.online.has(`${tenantId}.${robotId}`)) return;
@@ -108,7 +124,9 @@ export interface Answer {
 }
 
 /** A real server on real sockets and a real database; only the robots' line is scripted. */
-export async function startHarness(options: { authMode?: AuthMode; answerTimeoutMs?: number } = {}): Promise<Harness> {
+export async function startHarness(
+  options: { authMode?: AuthMode; answerTimeoutMs?: number; recoverTimeoutMs?: number } = {},
+): Promise<Harness> {
   const folder = await mkdtemp(join(tmpdir(), 'outrider-api-'));
   const lines: string[] = [];
   const sink = new Writable({
@@ -124,6 +142,14 @@ export async function startHarness(options: { authMode?: AuthMode; answerTimeout
   const identity = await assembleIdentity(database, secrets, clock);
   const authority = await CertificateAuthority.open({ database, secrets, clock, log });
   const certificates = new CertificateRegistry({ database, authority, clock, log });
+  const instructionKeys = new InstructionKeys({
+    store: new PgInstructionStore(database),
+    secrets,
+    authority,
+    clock,
+    log,
+  });
+  await instructionKeys.open();
   const metrics = new Registry();
   const telemetry = openTelemetry({ database, metrics, clock, log, retentionDays: 0 });
   await telemetry.prepare({ ownsSessions: true });
@@ -134,6 +160,7 @@ export async function startHarness(options: { authMode?: AuthMode; answerTimeout
     database,
     bus,
     certificates,
+    instructionKeys,
     ingest: telemetry.ingest,
     reader: telemetry.reader,
     live: telemetry.live,
@@ -146,6 +173,7 @@ export async function startHarness(options: { authMode?: AuthMode; answerTimeout
     version: '0.0.0-test',
     startedMs: clock.monotonicMs(),
     ...(options.answerTimeoutMs === undefined ? {} : { answerTimeoutMs: options.answerTimeoutMs }),
+    ...(options.recoverTimeoutMs === undefined ? {} : { recoverTimeoutMs: options.recoverTimeoutMs }),
   });
   const { certificatePem: cert, privateKeyPem: key } = await authority.serverCertificate([]);
   const listen = { host: '127.0.0.1', port: 0, fetch: api.app.fetch, log };

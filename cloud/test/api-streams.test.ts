@@ -5,7 +5,9 @@ import { systemClock } from '@outrider/shared/time';
 import t from 'tap';
 import { WebSocket } from 'ws';
 import { FailsafeDispatcher } from '../src/failsafe/dispatcher.ts';
+import { InstructionLine } from '../src/failsafe/instruction-line.ts';
 import { PgFleetStore } from '../src/storage/fleet-store.ts';
+import { PgInstructionStore } from '../src/storage/instruction-store.ts';
 import { ScriptedBus, startHarness } from './api-harness.ts';
 
 const harness = await startHarness({ answerTimeoutMs: 100 });
@@ -261,7 +263,7 @@ t.test('a stop is confirmed by the robot or kept until it is', async (t) => {
   t.match(done, { status: 200, json: { robot_id: 'RB-1', mode: 'emergency_stop', latch_id: 41, triggered: true } });
   const [first] = bus.sent;
   t.match(first, {
-    topic: 'outrider/v1/default.RB-1/down/failsafe',
+    topic: 'outrider/v1/default.RB-1/down/command',
     trigger: { mode: 'emergency_stop', reason: 'test', traceId: 'why-1' },
   });
 
@@ -319,12 +321,15 @@ t.test('a stop that nobody answered outlives the server', async (t) => {
   const line = new ScriptedBus();
   line.answer = () => ({ done: true, latchId: 3 });
   const log = createLogger('test', 'silent');
-  const restarted = new FailsafeDispatcher({ bus: line, audit: store, store, clock: systemClock, log });
+  const keys = harness.api.core.instructionKeys;
+  const instructions = new PgInstructionStore(harness.database);
+  const signer = new InstructionLine({ bus: line, keys, store: instructions, clock: systemClock, log });
+  const restarted = new FailsafeDispatcher({ bus: line, line: signer, audit: store, store, clock: systemClock, log });
   const stop = new AbortController();
   const running = restarted.run(stop.signal);
   while (restarted.pendingCount === 0) await new Promise((resolve) => setTimeout(resolve, 5));
   line.appear({ tenantId: 'default', robotId: 'RB-4' });
-  t.match(line.sent, [{ topic: 'outrider/v1/default.RB-4/down/failsafe', trigger: { mode: 'geofence_lock' } }]);
+  t.match(line.sent, [{ topic: 'outrider/v1/default.RB-4/down/command', trigger: { mode: 'geofence_lock' } }]);
   while ((await store.unansweredStops(10)).length > 0) await new Promise((resolve) => setTimeout(resolve, 5));
   stop.abort();
   await running;

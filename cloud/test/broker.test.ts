@@ -143,8 +143,8 @@ t.test('the broker in this process', async (t) => {
       t.equal(granted, 'refused', filter);
     }
     t.ok(await edge.client.subscribeAsync(downTopic(one.robot, 'ack')));
-    await broker.publish(downTopic(two.robot, 'failsafe'), Buffer.from('for two'));
-    await broker.publish(downTopic(one.robot, 'failsafe'), Buffer.from('for one'));
+    await broker.publish(downTopic(two.robot, 'command'), Buffer.from('for two'));
+    await broker.publish(downTopic(one.robot, 'command'), Buffer.from('for one'));
     await until(() => edge.other.length > 0 && victim.other.length > 0, 'both messages');
     t.same(
       [edge.other, victim.other].map((list) => list.map((message) => message.payload.toString())),
@@ -226,7 +226,7 @@ t.test('the broker in this process', async (t) => {
     const heard = victim.other.length;
     const large = Buffer.alloc(512 * 1024);
     const floods = Array.from({ length: 60 }, () => broker.publish(downTopic(one.robot, 'ack'), large));
-    await broker.publish(downTopic(two.robot, 'failsafe'), Buffer.from('stop'));
+    await broker.publish(downTopic(two.robot, 'command'), Buffer.from('stop'));
     await until(() => victim.other.length > heard, 'the stop for the other robot', 4000);
     await until(() => !broker.connected(one.robot), 'the end of the frozen session');
     await Promise.allSettled(floods);

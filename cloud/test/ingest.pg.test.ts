@@ -220,12 +220,12 @@ t.test('PostgreSQL and Mosquitto', { skip }, async (t) => {
     for (const topic of [
       upTopic(two.robot, 'telemetry'),
       presenceTopic(two.robot),
-      downTopic(two.robot, 'failsafe'),
+      downTopic(two.robot, 'command'),
       'outrider/internal/live',
     ])
       await edge.client.publishAsync(topic, 'x', { qos: 1 });
-    await replica.bus.publish(downTopic(two.robot, 'failsafe'), Buffer.from('for two'));
-    await replica.bus.publish(downTopic(one.robot, 'failsafe'), Buffer.from('for one'));
+    await replica.bus.publish(downTopic(two.robot, 'command'), Buffer.from('for two'));
+    await replica.bus.publish(downTopic(one.robot, 'command'), Buffer.from('for one'));
     await until(() => edge.other.length > 0 && victim.other.length > 0, 'both messages');
     t.same(
       [edge, victim].map((each) => each.other.map((message) => message.payload.toString())),

@@ -15,6 +15,9 @@ import { SourceStage } from './agent/source-stage.ts';
 import { agentStatus } from './agent/view.ts';
 import { BlackBoxRecorder } from './blackbox/recorder.ts';
 import { BoxShelf, type BoxView } from './blackbox/shelf.ts';
+import { CommandDesk } from './commands/command-desk.ts';
+import { CommandLog } from './commands/command-log.ts';
+import { TrustedKeys } from './commands/trusted-keys.ts';
 import type { AgentConfig } from './config.ts';
 import { CertificateRenewal } from './enroll/enroller.ts';
 import { IdentityStore, type StoredIdentity } from './enroll/identity.ts';
@@ -27,7 +30,6 @@ import { Outbox } from './outbox/outbox.ts';
 import { ReplaySource, replayFingerprint } from './sources/replay.ts';
 import { Ros2Source } from './sources/ros2.ts';
 import type { Source, SourcePorts } from './sources/source.ts';
-import { FailsafeCommands } from './uplink/commands.ts';
 import { Uplink, type UplinkIdentity } from './uplink/uplink.ts';
 import { AGENT_VERSION } from './version.ts';
 
@@ -85,7 +87,15 @@ export async function runAgent(config: AgentConfig, options: RunOptions, signal:
     agentVersion: AGENT_VERSION,
     identity: () => uplinkIdentity(identity(), config),
     outbox,
-    commands: new FailsafeCommands(guard, clock, log),
+    commands: new CommandDesk({
+      device: config.device,
+      keys: new TrustedKeys(identities, () => identity()?.ca),
+      commands: CommandLog.open(config.stateDir, log),
+      target: guard,
+      record: (event) => outbox.appendEvent(event),
+      clock,
+      log,
+    }),
     clock,
     log,
     onAck: (lane, latencyMs) => metrics.observeAck(lane, latencyMs),

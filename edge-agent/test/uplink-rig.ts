@@ -1,6 +1,6 @@
 import 'reflect-metadata';
 import { type ChildProcess, spawn } from 'node:child_process';
-import { webcrypto } from 'node:crypto';
+import { generateKeyPairSync, type KeyObject, webcrypto } from 'node:crypto';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer as createHttpsServer } from 'node:https';
 import type { AddressInfo, Server } from 'node:net';
@@ -11,19 +11,28 @@ import { fileURLToPath } from 'node:url';
 import { outrider } from '@outrider/shared/messages';
 import { decodeBlock } from '@outrider/shared/protocol/block';
 import { bodyCrc } from '@outrider/shared/protocol/codec';
+import { keyListBytes, rawPublicKey, signInstruction } from '@outrider/shared/protocol/instruction';
 import { downTopic, parseTopic } from '@outrider/shared/protocol/topics';
 import * as x509 from '@peculiar/x509';
 import { Aedes } from 'aedes';
 import { stringify } from 'yaml';
 import { LANE_NUMBERS, LANES } from '../src/outbox/records.ts';
 
-const { Ack, BodyKind, CommandReply, FailsafeTrigger, Hello, HelloReply, PresenceReport, UplinkBatch } = outrider.v1;
+const { Ack, BodyKind, CommandReply, Hello, HelloReply, PresenceReport, UplinkBatch } = outrider.v1;
 const EC = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' } as const;
 const DAY_MS = 86_400_000;
 export const EDGE = fileURLToPath(new URL('../../bin/outrider-edge.js', import.meta.url));
 export const DEVICE = { tenantId: 'default', robotId: 'RB-1' } as const;
 
 x509.cryptoProvider.set(webcrypto as unknown as Parameters<typeof x509.cryptoProvider.set>[0]);
+
+export interface InstructionKeyPair {
+  readonly keyId: string;
+  readonly publicKey: KeyObject;
+  readonly privateKey: KeyObject;
+}
+
+export const instructionKeyPair = (keyId: string): InstructionKeyPair => ({ keyId, ...generateKeyPairSync('ed25519') });
 
 /** An authority for one test. */
 export class TestAuthority {
@@ -71,6 +80,16 @@ export class TestAuthority {
     return certificate.toString('pem');
   }
 
+  /** A list of instruction keys, signed. */
+  async keyList(serial: number, keys: readonly InstructionKeyPair[]): Promise<Uint8Array> {
+    const payload = outrider.v1.InstructionKeyList.encode({
+      serial,
+      keys: keys.map(({ keyId, publicKey }) => ({ keyId, publicKey: rawPublicKey(publicKey) })),
+    }).finish();
+    const signature = await webcrypto.subtle.sign(EC, this.#keys.privateKey, keyListBytes(payload));
+    return outrider.v1.SignedKeyList.encode({ payload, signature: new Uint8Array(signature) }).finish();
+  }
+
   async server(): Promise<{ key: string; cert: string }> {
     const keys = await webcrypto.subtle.generateKey(EC, true, ['sign', 'verify']);
     const der = Buffer.from(await webcrypto.subtle.exportKey('pkcs8', keys.privateKey));
@@ -115,6 +134,7 @@ export class TestCloud {
   readonly hellos: outrider.v1.Hello[] = [];
   readonly problems: string[] = [];
   readonly apiKey = 'rk_test';
+  readonly instructionKey = instructionKeyPair('ik_test');
   duplicates = 0;
   batches = 0;
   bytes = 0;
@@ -183,8 +203,24 @@ export class TestCloud {
   }
 
   trigger(mode: string, commandId: string): Promise<void> {
-    const message = { commandId, mode, reason: 'test', requestedBy: 'tester', traceId: `trace_${commandId}` };
-    return this.publish(downTopic(DEVICE, 'failsafe'), FailsafeTrigger.encode(message).finish());
+    return this.instruct({ commandId, verb: 'trigger', trigger: { mode } });
+  }
+
+  /** Sends a signed instruction. What is not given is good. */
+  instruct(order: outrider.v1.Instruction.$Properties, key = this.instructionKey): Promise<void> {
+    const signed = signInstruction(
+      {
+        ...DEVICE,
+        issuedAtMs: Date.now(),
+        reason: 'test',
+        requestedBy: 'tester',
+        traceId: `trace_${order.commandId}`,
+        ...order,
+      },
+      key.keyId,
+      key.privateKey,
+    );
+    return this.publish(downTopic(DEVICE, 'command'), signed);
   }
 
   /** Up to where a lane of an epoch is stored without a hole. */
@@ -291,6 +327,7 @@ export class TestCloud {
       tenant_id: 'default',
       robot_id: robotId,
       expires_at: new Date(Date.now() + lifeMs).toISOString(),
+      instruction_keys: Buffer.from(await this.authority.keyList(1, [this.instructionKey])).toString('base64'),
     };
     return { status: 201, body: { status: 'success', data } };
   }

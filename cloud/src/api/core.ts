@@ -3,6 +3,8 @@ import type { Clock } from '@outrider/shared/time';
 import type { CertificateRegistry } from '../certificates/registry.ts';
 import type { LiveTickets } from '../dashboard/tickets.ts';
 import type { FailsafeDispatcher } from '../failsafe/dispatcher.ts';
+import type { InstructionKeys } from '../failsafe/instruction-keys.ts';
+import type { FailsafeRecoverer } from '../failsafe/recoverer.ts';
 import type { RobotRegistry } from '../fleet/registry.ts';
 import type { Accounts } from '../identity/accounts.ts';
 import type { Authenticator } from '../identity/authenticator.ts';
@@ -19,6 +21,8 @@ export interface Core {
   readonly authenticator: Authenticator;
   readonly certificates: CertificateRegistry;
   readonly failsafe: FailsafeDispatcher;
+  readonly recoverer: FailsafeRecoverer;
+  readonly instructionKeys: InstructionKeys;
   readonly identityStore: IdentityStore;
   readonly ingest: TelemetryIngest;
   readonly live: LiveFeed;

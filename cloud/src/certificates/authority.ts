@@ -1,5 +1,5 @@
 import './x509.ts';
-import { createHash } from 'node:crypto';
+import { createHash, webcrypto } from 'node:crypto';
 import type { Logger } from '@outrider/shared/log';
 import type { Clock } from '@outrider/shared/time';
 import * as x509 from '@peculiar/x509';
@@ -93,6 +93,12 @@ export class CertificateAuthority {
   async signRobot(commonName: string, publicKey: x509.PublicKey, validDays: number): Promise<x509.X509Certificate> {
     const validity = validFor(this.#options.clock.epochMs(), validDays * DAY_MS);
     return await signLeaf(this.#signer, { commonName, publicKey, validity, usage: 'client' });
+  }
+
+  /** Signs what robots must believe. ECDSA P-256 with SHA-256: r and s, 32 bytes each. */
+  async signStatement(bytes: Uint8Array): Promise<Uint8Array> {
+    const algorithm = { name: 'ECDSA', hash: 'SHA-256' };
+    return new Uint8Array(await webcrypto.subtle.sign(algorithm, this.#signer.key, bytes));
   }
 
   /** Signs the list of these revoked serial numbers, PEM. */

@@ -2,19 +2,21 @@ import { DomainError } from '@outrider/shared/errors';
 import type { FailsafeMode } from '@outrider/shared/failsafe/modes';
 import { deviceName, newId } from '@outrider/shared/ids';
 import type { Logger } from '@outrider/shared/log';
-import { outrider } from '@outrider/shared/messages';
-import { downTopic } from '@outrider/shared/protocol/topics';
+import type { outrider } from '@outrider/shared/messages';
 import { aborted, type Service } from '@outrider/shared/service';
 import type { Clock } from '@outrider/shared/time';
 import type { DeviceBus } from '../broker/bus.ts';
 import type { AuditTrail } from '../fleet/ports.ts';
 import type { RobotRef } from '../fleet/robot.ts';
+import type { InstructionLine } from './instruction-line.ts';
 import type { PendingStop, PendingStopStore } from './ports.ts';
 
 /** How long a caller waits for the robot's own answer. */
 export const ANSWER_TIMEOUT_MS = 2_000;
 /** A stop to a robot that is connected but silent is sent again this often. */
 const RESEND_MS = 1_000;
+/** How long a stop may still be kept for a robot that was taken out of the fleet. */
+const SWEEP_MS = 10_000;
 /** Stops that are kept for robots out of reach. One per robot and mode, so only a fleet of this size reaches it. */
 const PENDING_MAX = 10_000;
 
@@ -37,6 +39,8 @@ export interface TriggerRequest {
 interface Pending {
   readonly stop: PendingStop;
   readonly startedMs: number;
+  /** As it was first sent, so that a repetition is the same to the bit. */
+  signed: Uint8Array | undefined;
   sentMs: number;
   waiters: ((answer: outrider.v1.CommandReply) => void)[];
   /** The last line of its audit trail, so that the next one comes after it. */
@@ -50,6 +54,7 @@ interface Pending {
 export class FailsafeDispatcher implements Service {
   readonly name = 'failsafe';
   readonly #bus: DeviceBus;
+  readonly #line: InstructionLine;
   readonly #audit: AuditTrail;
   readonly #store: PendingStopStore;
   readonly #clock: Clock;
@@ -59,6 +64,7 @@ export class FailsafeDispatcher implements Service {
 
   constructor(deps: {
     bus: DeviceBus;
+    line: InstructionLine;
     audit: AuditTrail;
     store: PendingStopStore;
     clock: Clock;
@@ -66,6 +72,7 @@ export class FailsafeDispatcher implements Service {
     answerTimeoutMs?: number;
   }) {
     this.#bus = deps.bus;
+    this.#line = deps.line;
     this.#audit = deps.audit;
     this.#store = deps.store;
     this.#clock = deps.clock;
@@ -85,9 +92,11 @@ export class FailsafeDispatcher implements Service {
       if (report.presence === 'ONLINE') this.#resend((stop) => deviceName(stop) === deviceName(device), 0);
     });
     const timer = setInterval(() => this.#resend((stop) => this.#bus.connected(stop), RESEND_MS), RESEND_MS);
+    const sweep = setInterval(() => void this.forgetDeregistered(), SWEEP_MS);
     await this.#restore();
     await aborted(signal);
     clearInterval(timer);
+    clearInterval(sweep);
     offReply();
     offPresence();
   }
@@ -145,6 +154,29 @@ export class FailsafeDispatcher implements Service {
     };
   }
 
+  /**
+   * Drops the stops of robots that were taken out of the fleet since, also when another was registered under the name:
+   * nobody would answer them, and the next robot of that name is not meant.
+   */
+  async forgetDeregistered(): Promise<void> {
+    for (const [commandId, pending] of [...this.#pending]) {
+      const { stop } = pending;
+      // A stop whose caller still waits is not looked at: its robot was registered a moment ago.
+      if (pending.waiters.length > 0) continue;
+      let since: number | undefined;
+      try {
+        since = await this.#store.registeredSince(stop);
+      } catch (error) {
+        this.#log.warn({ err: error }, 'failsafe.sweep_failed');
+        return;
+      }
+      if (since !== undefined && since <= stop.issuedAtMs) continue;
+      if (!this.#pending.delete(commandId)) continue;
+      this.#log.warn({ robotId: stop.robotId, commandId }, 'failsafe.robot_deregistered');
+      this.#write(pending, 'failsafe.answer', 'dropped', { detail: 'the robot is not registered any more' });
+    }
+  }
+
   /** A stop of the same robot and mode that is still on its way is joined, not doubled. */
   #enqueue({ robot, mode, reason, requestedBy, traceId }: TriggerRequest): { pending: Pending; isNew: boolean } {
     for (const pending of this.#pending.values()) {
@@ -164,6 +196,7 @@ export class FailsafeDispatcher implements Service {
     const pending: Pending = {
       stop,
       startedMs: this.#clock.monotonicMs(),
+      signed: undefined,
       sentMs: Number.NEGATIVE_INFINITY,
       waiters: [],
       written: Promise.resolve(),
@@ -191,12 +224,28 @@ export class FailsafeDispatcher implements Service {
   async #send(pending: Pending): Promise<void> {
     const { stop } = pending;
     pending.sentMs = this.#clock.monotonicMs();
-    const payload = outrider.v1.FailsafeTrigger.encode(stop).finish();
     try {
-      await this.#bus.publish(downTopic(stop, 'failsafe'), payload);
+      pending.signed ??= this.#sign(stop);
+      await this.#line.publish(stop, pending.signed);
     } catch (error) {
       this.#log.warn({ robotId: stop.robotId, commandId: stop.commandId, err: error }, 'failsafe.publish_failed');
     }
+  }
+
+  #sign(stop: PendingStop): Uint8Array {
+    const { commandId, mode, reason, requestedBy, traceId, issuedAtMs } = stop;
+    return this.#line.sign(stop, {
+      commandId,
+      verb: 'trigger',
+      counter: this.#line.reservedCounter(stop),
+      issuedAtMs,
+      // A stop does not expire: one that is late still stops.
+      ttlMs: 0,
+      traceId,
+      requestedBy,
+      reason,
+      trigger: { mode },
+    });
   }
 
   #resend(matches: (stop: PendingStop) => boolean, quietMs: number): void {
@@ -208,6 +257,13 @@ export class FailsafeDispatcher implements Service {
   #answered(device: string, reply: outrider.v1.CommandReply): void {
     const pending = this.#pending.get(reply.commandId);
     if (!pending || deviceName(pending.stop) !== device) return;
+    if (reply.outcome === 'unauthentic') {
+      // The robot lacks our key, or somebody changed the message: it is signed and sent anew, with the list of keys.
+      this.#log.error({ device, commandId: reply.commandId, detail: reply.detail }, 'failsafe.stop_not_believed');
+      this.#line.forgetList(pending.stop);
+      pending.signed = undefined;
+      return;
+    }
     this.#pending.delete(reply.commandId);
     const durationMs = this.#clock.monotonicMs() - pending.startedMs;
     const { robotId, commandId, mode } = pending.stop;
@@ -253,6 +309,7 @@ export class FailsafeDispatcher implements Service {
         this.#pending.set(stop.commandId, {
           stop,
           startedMs: this.#clock.monotonicMs(),
+          signed: undefined,
           sentMs: Number.NEGATIVE_INFINITY,
           waiters: [],
           written: Promise.resolve(),

@@ -67,6 +67,7 @@ export interface FailsafeView {
   readonly mode: string | null;
   readonly action: string;
   readonly latch_id: number | null;
+  readonly motion_epoch: number | null;
   readonly causes: readonly string[];
   readonly at: number;
 }
@@ -77,12 +78,14 @@ export function failsafeOf(shadow: readonly ShadowEntry[]): FailsafeView | undef
   if (!entry || typeof entry.value !== 'object' || entry.value === null) return undefined;
   const value = entry.value as Record<string, unknown>;
   const latchId = value['latch_id'] ?? value['latchId'];
+  const motionEpoch = value['motion_epoch'];
   const causes = Array.isArray(value['causes']) ? value['causes'] : [];
   return {
     phase: textOr(value['phase'], 'UNKNOWN'),
     mode: textOr(value['mode'], '') || null,
     action: textOr(value['action'], 'NONE'),
     latch_id: typeof latchId === 'number' && latchId > 0 ? latchId : null,
+    motion_epoch: typeof motionEpoch === 'number' && motionEpoch >= 0 ? motionEpoch : null,
     causes: causes.map((cause: unknown) =>
       typeof cause === 'string' ? cause : textOr((cause as Record<string, unknown> | null)?.['cause'], 'unknown'),
     ),

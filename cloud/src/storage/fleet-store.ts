@@ -1,3 +1,4 @@
+import type { DeviceIdentity } from '@outrider/shared/ids';
 import { OPERATIONAL_STATES, PRESENCES, type RobotDescriptor } from '@outrider/shared/robot';
 import type { Clock } from '@outrider/shared/time';
 import { and, count, desc, eq, inArray, isNull, type SQL, sql } from 'drizzle-orm';
@@ -97,15 +98,32 @@ export class PgFleetStore implements FleetStore, AuditTrail, PendingStopStore {
   async unansweredStops(limit: number): Promise<PendingStop[]> {
     const answered = sql`(select 1 from audit_entry a where a.action = 'failsafe.answer'
       and a.details->>'command_id' = ${auditEntry.details}->>'command_id')`;
+    const registered = sql`(select 1 from ${robot} r where r.tenant_id = ${auditEntry.tenantId}
+      and r.robot_id = ${auditEntry.details}->>'robot_id' and r.deregistered_at is null
+      and r.registered_at <= ${auditEntry.at})`;
     const rows = await this.#orm
       .select({ details: auditEntry.details })
       .from(auditEntry)
       .where(
-        and(eq(auditEntry.action, 'failsafe.trigger'), eq(auditEntry.outcome, 'pending'), sql`not exists ${answered}`),
+        and(
+          eq(auditEntry.action, 'failsafe.trigger'),
+          eq(auditEntry.outcome, 'pending'),
+          sql`not exists ${answered}`,
+          sql`exists ${registered}`,
+        ),
       )
       .orderBy(desc(auditEntry.auditId))
       .limit(limit);
     return rows.map((row) => (row.details as { stop: PendingStop }).stop).reverse();
+  }
+
+  async registeredSince({ tenantId, robotId }: DeviceIdentity): Promise<number | undefined> {
+    const [row] = await this.#orm
+      .select({ registeredAt: robot.registeredAt })
+      .from(robot)
+      .where(and(eq(robot.tenantId, tenantId), eq(robot.robotId, robotId), isNull(robot.deregisteredAt)))
+      .limit(1);
+    return row?.registeredAt.getTime();
   }
 
   async #select(where: SQL | undefined, limit: number, offset: number): Promise<Robot[]> {

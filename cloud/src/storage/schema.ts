@@ -123,6 +123,33 @@ export const authorityKey = pgTable('authority_key', {
   createdAt: at('created_at').notNull().defaultNow(),
 });
 
+/**
+ * Keys that sign what robots are ordered to do, private ones encrypted at rest. The highest serial signs; robots take
+ * it and the one before.
+ */
+export const instructionKey = pgTable('instruction_key', {
+  serial: bigserial('serial', { mode: 'number' }).primaryKey(),
+  keyId: text('key_id').notNull().unique(),
+  /** Ed25519, 32 bytes. */
+  publicKey: bytea('public_key').notNull(),
+  privateKeyPem: text('private_key_pem').notNull(),
+  createdAt: at('created_at').notNull().defaultNow(),
+});
+
+/**
+ * The number of the last instruction to a robot. By name and not by `robot_pk`: the robot remembers the highest that it
+ * took, also when it was registered anew.
+ */
+export const instructionCounter = pgTable(
+  'instruction_counter',
+  {
+    tenantId: text('tenant_id').notNull(),
+    robotId: text('robot_id').notNull(),
+    last: bigint('last', { mode: 'number' }).notNull(),
+  },
+  (table) => [primaryKey({ columns: [table.tenantId, table.robotId] })],
+);
+
 /** Certificates given to robots. */
 export const robotCertificate = pgTable(
   'robot_certificate',

@@ -22,6 +22,8 @@ const grantedSchema = z.object({
     tenant_id: z.string(),
     robot_id: z.string(),
     expires_at: z.string(),
+    /** Absent from a cloud that orders nothing. */
+    instruction_keys: z.base64().optional(),
   }),
 });
 /** What the cloud answers to a signing request. */

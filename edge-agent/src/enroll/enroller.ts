@@ -4,6 +4,7 @@ import { type DeviceIdentity, deviceName } from '@outrider/shared/ids';
 import type { Logger } from '@outrider/shared/log';
 import { pause, type Service } from '@outrider/shared/service';
 import type { Clock } from '@outrider/shared/time';
+import { TrustedKeys } from '../commands/trusted-keys.ts';
 import { fetchPinnedCa, fingerprintOf, plainFingerprint, requestCertificate } from './cloud-client.ts';
 import type { IdentityStore, StoredIdentity } from './identity.ts';
 import { createSigningRequest } from './signing-request.ts';
@@ -55,6 +56,8 @@ export async function enrol(settings: EnrolSettings, store: IdentityStore, apiKe
     robotId: granted.robot_id,
   });
   store.saveApiKey(apiKey);
+  if (granted.instruction_keys !== undefined)
+    new TrustedKeys(store, () => granted.ca_certificate).accept(Buffer.from(granted.instruction_keys, 'base64'));
   const stored = store.load();
   if (!stored) throw new DomainError('internal', 'the identity could not be read back');
   return stored;

@@ -20,6 +20,7 @@ import type { EpochMs } from '@outrider/shared/time';
 /** Generations kept: the one in use and the one before it. */
 const GENERATIONS_KEPT = 2;
 const STABLE_NAMES = { 'robot.crt': 'cert.pem', 'robot.key': 'key.pem', 'ca.crt': 'ca.pem' } as const;
+const INSTRUCTION_KEYS_FILE = 'instruction-keys';
 const FACTS_FILE = 'identity.json';
 
 /** Who the robot is to the cloud. */
@@ -142,6 +143,20 @@ export class IdentityStore {
     writeFileSync(join(this.#directory, 'pinned-ca.pem'), pem, { mode: 0o600 });
   }
 
+  /** Which instruction keys are good, as the authority signed it. */
+  loadInstructionKeys(): Uint8Array | undefined {
+    const path = join(this.#directory, INSTRUCTION_KEYS_FILE);
+    return existsSync(path) ? readFileSync(path) : undefined;
+  }
+
+  saveInstructionKeys(bytes: Uint8Array): void {
+    mkdirSync(this.#directory, { recursive: true, mode: 0o700 });
+    const path = join(this.#directory, INSTRUCTION_KEYS_FILE);
+    writeDurably(`${path}.new`, bytes);
+    renameSync(`${path}.new`, path);
+    syncDirectory(this.#directory);
+  }
+
   #forgetOld(current: string): void {
     const generations = readdirSync(this.#directory, { withFileTypes: true })
       .filter((entry) => entry.isDirectory() && entry.name !== current)
@@ -166,10 +181,10 @@ function textOf(facts: unknown, key: string): string {
   return value;
 }
 
-function writeDurably(path: string, text: string): void {
+function writeDurably(path: string, content: string | Uint8Array): void {
   const file = openSync(path, 'w', 0o600);
   try {
-    writeSync(file, text);
+    writeSync(file, typeof content === 'string' ? Buffer.from(content) : content);
     fsyncSync(file);
   } finally {
     closeSync(file);

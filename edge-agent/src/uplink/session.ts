@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { DomainError } from '@outrider/shared/errors';
-import type { DeviceIdentity } from '@outrider/shared/ids';
+import { type DeviceIdentity, deviceName } from '@outrider/shared/ids';
 import type { Logger } from '@outrider/shared/log';
 import { outrider } from '@outrider/shared/messages';
 import { decodeWire } from '@outrider/shared/protocol/codec';
@@ -8,13 +8,13 @@ import { downFilter, parseTopic, presenceTopic, upTopic } from '@outrider/shared
 import { PROTOCOL_VERSION } from '@outrider/shared/protocol/version';
 import type { Presence } from '@outrider/shared/robot';
 import type { Clock } from '@outrider/shared/time';
+import type { CommandDesk } from '../commands/command-desk.ts';
 import type { Outbox } from '../outbox/outbox.ts';
 import { LANE_NUMBERS, LANES, type LaneName, laneOf } from '../outbox/records.ts';
-import type { FailsafeCommands } from './commands.ts';
 import { LaneSender } from './lane-sender.ts';
 import type { MqttLink } from './mqtt-link.ts';
 
-const { Ack, CommandReply, FailsafeTrigger, Hello, HelloReply, PresenceReport } = outrider.v1;
+const { Ack, CommandReply, Hello, HelloReply, PresenceReport } = outrider.v1;
 /** Unanswered resends before the connection is given up. */
 const RESENDS_MAX = 3;
 
@@ -33,7 +33,7 @@ export interface SessionOptions {
   readonly ackTimeoutMs: number;
   readonly helloTimeoutMs: number;
   readonly outbox: Outbox;
-  readonly commands: FailsafeCommands;
+  readonly commands: CommandDesk;
   readonly clock: Clock;
   readonly log: Logger;
   /** An acknowledgement arrived; the time is from sending to storing. */
@@ -132,11 +132,14 @@ export class Session {
     const { device, log } = this.#options;
     const parsed = parseTopic(topic);
     try {
-      if (parsed?.direction !== 'down' || parsed.device.robotId !== device.robotId || retained)
+      const isOwn = parsed?.direction === 'down' && deviceName(parsed.device) === deviceName(device);
+      // A retained command is answered by an alarm; anything else that is retained by nothing.
+      if (!isOwn || (retained && parsed.channel !== 'command'))
         throw new DomainError('invalid', 'not a message for this robot now');
       if (parsed.channel === 'ack') this.#acknowledged(decodeWire(Ack, payload, 'ack'));
       else if (parsed.channel === 'hello') this.#replied(decodeWire(HelloReply, payload, 'hello reply'));
-      else void this.#trigger(decodeWire(FailsafeTrigger, payload, 'failsafe trigger'));
+      else if (parsed.channel === 'keys') this.#options.commands.takeKeys(payload);
+      else void this.#command(payload, retained);
     } catch (error) {
       this.#ignored += 1;
       const isPowerOfTwo = (this.#ignored & (this.#ignored - 1)) === 0;
@@ -152,6 +155,7 @@ export class Session {
   /** Forgets what was in flight: it may be evicted or sent again. */
   close(): void {
     for (const lane of LANES) this.#options.outbox.setInFlight(lane, 0);
+    this.#options.commands.noteClockSkew(undefined);
     this.#senders = [];
   }
 
@@ -178,6 +182,7 @@ export class Session {
       const reply = await this.#orGiveUp(answered, helloTimeoutMs, signal);
       if (reply.refused !== '') throw new HelloRefused(reply.refused.slice(0, 500));
       const skewMs = reply.wallMs - (sentAt + clock.epochMs()) / 2;
+      this.#options.commands.noteClockSkew(skewMs);
       log.info(
         {
           epoch: outbox.epoch,
@@ -238,13 +243,14 @@ export class Session {
     this.#link.destroy();
   }
 
-  async #trigger(request: outrider.v1.FailsafeTrigger): Promise<void> {
+  async #command(payload: Uint8Array, retained: boolean): Promise<void> {
     const { commands, device, log } = this.#options;
-    const reply = await commands.trigger(request);
+    const reply = await commands.take(payload, retained);
+    if (!reply) return;
     try {
       await this.#link.publish(upTopic(device, 'reply'), CommandReply.encode(reply).finish());
     } catch (error) {
-      log.warn({ command_id: request.commandId, err: error }, 'uplink.reply_lost');
+      log.warn({ command_id: reply.commandId, err: error }, 'uplink.reply_lost');
     }
   }
 

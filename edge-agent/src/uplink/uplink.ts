@@ -4,9 +4,9 @@ import type { Logger } from '@outrider/shared/log';
 import { presenceTopic } from '@outrider/shared/protocol/topics';
 import { Backoff, pause, type Service } from '@outrider/shared/service';
 import type { Clock, EpochMs } from '@outrider/shared/time';
+import type { CommandDesk } from '../commands/command-desk.ts';
 import type { Outbox } from '../outbox/outbox.ts';
 import type { LaneName } from '../outbox/records.ts';
-import type { FailsafeCommands } from './commands.ts';
 import { type MqttLink, openMqttLink } from './mqtt-link.ts';
 import { HelloRefused, presenceReport, Session, type SessionOptions } from './session.ts';
 import { Suspicion } from './suspicion.ts';
@@ -40,7 +40,7 @@ export interface UplinkOptions {
   /** Read before each connection; `undefined` while the robot is not enrolled. */
   readonly identity: () => UplinkIdentity | undefined;
   readonly outbox: Outbox;
-  readonly commands: FailsafeCommands;
+  readonly commands: CommandDesk;
   readonly clock: Clock;
   readonly log: Logger;
   readonly onAck?: (lane: LaneName, latencyMs: number) => void;

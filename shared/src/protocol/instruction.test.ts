@@ -15,7 +15,11 @@ t.test('an instruction is signed as its bytes, under its own context', async (t)
   t.notOk(key && verify(null, payload, key, signature), 'the bare payload is something else');
   const read = outrider.v1.Instruction.decode(payload);
   t.equal(read.motionEpoch, 0, 'an epoch of 0 is said');
-  t.equal(outrider.v1.Instruction.decode(new Uint8Array()).motionEpoch ?? undefined, undefined, 'and an absent one not');
+  t.equal(
+    outrider.v1.Instruction.decode(new Uint8Array()).motionEpoch ?? undefined,
+    undefined,
+    'and an absent one not',
+  );
 });
 
 t.test('what is no key and no signature is refused without a throw', async (t) => {

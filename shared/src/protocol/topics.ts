@@ -22,7 +22,7 @@ const ROOT = 'outrider/v1';
 
 export const UP_CHANNELS = ['hello', 'event', 'state', 'telemetry', 'reply'] as const;
 export type UpChannel = (typeof UP_CHANNELS)[number];
-export const DOWN_CHANNELS = ['ack', 'hello', 'keys', 'command', 'failsafe'] as const;
+export const DOWN_CHANNELS = ['ack', 'hello', 'keys', 'command'] as const;
 export type DownChannel = (typeof DOWN_CHANNELS)[number];
 
 export const upTopic = (id: DeviceIdentity, channel: UpChannel): string => `${ROOT}/${deviceName(id)}/up/${channel}`;

@@ -5,11 +5,18 @@ import type { LatestSample } from '../../telemetry/ports.ts';
 import type { Core } from '../core.ts';
 import type { Router } from '../router.ts';
 import { sigmaErrors } from './responses.ts';
-import { FailsafeTriggerReply, FailsafeTriggerRequest, RobotHealth, RobotPath } from './schemas.ts';
+import {
+  FailsafeRecoverReply,
+  FailsafeRecoverRequest,
+  FailsafeTriggerReply,
+  FailsafeTriggerRequest,
+  RobotHealth,
+  RobotPath,
+} from './schemas.ts';
 
 const iso = (atMs: number | undefined): string | null => (atMs === undefined ? null : new Date(atMs).toISOString());
 
-/** /api/v1/robots/{robot_id}/health and /failsafe/trigger. */
+/** /api/v1/robots/{robot_id}/health, /failsafe/trigger and /failsafe/recover. */
 export function registerRobots(router: Router, core: Core): void {
   router.add(
     {
@@ -85,6 +92,44 @@ export function registerRobots(router: Router, core: Core): void {
         command_id: answer.commandId,
         detail: answer.detail,
         triggered_at: new Date(answer.answeredAtMs).toISOString(),
+      });
+    },
+  );
+  router.add(
+    {
+      method: 'post',
+      path: '/api/v1/robots/{robot_id}/failsafe/recover',
+      operationId: 'recoverFailsafe',
+      summary: 'Ask the robot to leave its safe state; answers once the robot says that it has, or why it does not',
+      tag: 'SigmaPrompt',
+      access: ['command:write'],
+      throttle: 'tier',
+      params: RobotPath,
+      body: FailsafeRecoverRequest,
+      responses: {
+        200: { description: 'The robot is armed', schema: FailsafeRecoverReply },
+        ...sigmaErrors([400, 401, 403, 404, 409, 413, 429, 503, 504]),
+      },
+    },
+    async ({ principal, params, body }, c) => {
+      const robot = await core.robots.find(principal, params.robot_id);
+      const answer = await core.recoverer.recover({
+        robot,
+        latchId: body.latch_id,
+        nonce: body.nonce ?? '',
+        reason: body.reason ?? '',
+        confirmed: body.confirmed ?? [],
+        requestedBy: principal.sub,
+        traceId: c.get('requestId'),
+      });
+      return c.json({
+        robot_id: robot.robotId,
+        recovered: true,
+        latch_id: answer.latchId,
+        motion_epoch: answer.motionEpoch,
+        command_id: answer.commandId,
+        detail: answer.detail,
+        recovered_at: new Date(answer.answeredAtMs).toISOString(),
       });
     },
   );

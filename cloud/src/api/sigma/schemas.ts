@@ -125,6 +125,39 @@ export const FailsafeTriggerRequest = z
   .strictObject({ mode: z.enum(FAILSAFE_MODES), reason: z.string().max(512).optional() })
   .openapi('FailsafeTriggerRequest');
 
+export const FailsafeRecoverRequest = z
+  .strictObject({
+    latch_id: z
+      .int()
+      .min(0)
+      .openapi({ description: 'The latch to clear, as the robot reports it; another is refused' }),
+    nonce: z
+      .string()
+      .min(1)
+      .max(128)
+      .optional()
+      .openapi({ description: 'The one-time value of the guard; left out, the present one' }),
+    reason: z.string().max(512).optional(),
+    confirmed: z
+      .array(z.string().min(1).max(64))
+      .max(16)
+      .optional()
+      .openapi({ description: 'What you have checked, for the record, such as area_clear. It overrides nothing.' }),
+  })
+  .openapi('FailsafeRecoverRequest');
+
+export const FailsafeRecoverReply = z
+  .object({
+    robot_id: z.string(),
+    recovered: z.literal(true),
+    latch_id: z.int(),
+    motion_epoch: z.int(),
+    command_id: z.string(),
+    detail: z.string(),
+    recovered_at: z.iso.datetime(),
+  })
+  .openapi('FailsafeRecoverReply');
+
 export const FailsafeTriggerReply = z
   .object({
     robot_id: z.string(),

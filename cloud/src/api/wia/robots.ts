@@ -166,6 +166,9 @@ export function registerRobots(router: Router, core: Core, throttle: Throttle): 
           tenant_id: z.string(),
           robot_id: z.string(),
           expires_at: z.iso.datetime(),
+          instruction_keys: z.string().openapi({
+            description: 'SignedKeyList of messages.proto, in base64: who may order this robot to do things',
+          }),
         }),
         [400, 401, 403, 404, 413, 422, 429],
       ),
@@ -184,6 +187,7 @@ export function registerRobots(router: Router, core: Core, throttle: Throttle): 
           tenant_id: robot.tenantId,
           robot_id: robot.robotId,
           expires_at: iso(issued.expiresAt),
+          instruction_keys: Buffer.from(core.instructionKeys.list.bytes).toString('base64'),
         },
         201,
       );
