@@ -470,3 +470,72 @@ t.test('over random appends, acknowledgements, evictions and restarts every samp
     outbox.close();
   }
 });
+
+t.test('a gap that was made over records which the cloud has is cut there, and nothing gets stuck', (t) => {
+  const dir = t.testdir();
+  const layout = jointLayout('a', 30);
+  let outbox = openOutbox(dir, { sizeMaxBytes: 320 * 1024 });
+  for (let n = 0; n < 40; n += 1) {
+    outbox.appendSample(sampleOf(layout, n));
+    outbox.flush();
+  }
+  // The cloud has 20 of them; the robot is killed before it notes that it sent them, and evicts while it is offline.
+  outbox.close();
+  outbox = openOutbox(dir, { sizeMaxBytes: 320 * 1024 });
+  for (let n = 40; n < 900; n += 1) {
+    outbox.appendSample(sampleOf(layout, n));
+    outbox.flush();
+  }
+  const [gap] = outbox.next('telemetry', 0, 0);
+  t.ok((gap?.seqTo ?? 0) > 20, `evicted up to ${gap?.seqTo}`);
+  t.ok(outbox.acknowledge({ epoch: outbox.epoch, lane: 'telemetry', upto: 20 }));
+  const rest = readLane(outbox, 'telemetry', 20);
+  t.match(gapsIn(rest)[0], { seq: 21, seqTo: gap?.seqTo, reason: 'evicted' });
+  t.equal(brokenAt(rest, 21), undefined);
+  outbox.flush();
+  t.same(readLane(outbox, 'telemetry', 20), rest);
+  t.equal(outbox.oldestSeq('telemetry'), 21);
+  outbox.close();
+  t.end();
+});
+
+t.test('a changed bit in any field of a row, in the epoch, or in a table definition shows and stops nobody', (t) => {
+  const written = (outbox: ReturnType<typeof openOutbox>): string[] =>
+    LANES.flatMap((lane) =>
+      readLane(outbox, lane).map(({ body, bootId }) => `${bootId} ${Buffer.from(body).toString('hex')}`),
+    );
+  for (const [what, change, mayLose] of [
+    ['boot id', "UPDATE telemetry SET boot_id = 'b107' WHERE seq = 3", 1],
+    ['time', 'UPDATE telemetry SET from_ms = from_ms + 1 WHERE seq = 3', 1],
+    ['position', 'UPDATE telemetry SET seq = 17 WHERE seq = 3', 1],
+    ['offset', "INSERT INTO meta VALUES ('offset.telemetry', '2')", 0],
+    ['epoch', "UPDATE meta SET value = '0123456789abcdeg' WHERE key = 'epoch'", 0],
+    ['definition', 'ALTER TABLE telemetry RENAME COLUMN kind TO kine', 15],
+  ] as const) {
+    const dir = t.testdir();
+    const outbox = openOutbox(dir);
+    for (let n = 0; n < 15; n += 1) {
+      outbox.appendSample(sampleOf(jointLayout('a'), n));
+      outbox.flush();
+    }
+    const before = written(outbox);
+    const { epoch } = outbox;
+    outbox.close();
+    const db = new Database(join(dir, 'outbox.db'));
+    db.exec(change);
+    db.close();
+    const again = openOutbox(dir);
+    t.match(again.epoch, /^[0-9a-f]{16}$/, what);
+    const after = readLane(again, 'telemetry').filter(({ seqTo }) => seqTo === 0);
+    t.ok(after.length >= before.length - mayLose, `${what}: ${after.length} of ${before.length}`);
+    const bodies = written(again).filter((text) => before.includes(text));
+    t.equal(bodies.length, after.length, `${what}: nothing that was not written`);
+    if (mayLose > 0) t.ok(gapsIn(readLane(again, 'telemetry')).length > 0, `${what}: the loss shows`);
+    else t.not(again.epoch, epoch, `${what}: positions start anew`);
+    again.appendSample(sampleOf(jointLayout('a'), 99));
+    again.flush();
+    t.equal(readLane(again, 'telemetry').at(-1)?.samples, 1, `${what}: writing goes on`);
+    again.close();
+  }
+  t.end();
+});

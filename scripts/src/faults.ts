@@ -43,14 +43,14 @@ async function main(): Promise<number> {
   const seed = number('--seed', values.seed);
   const count = values.count === undefined ? undefined : number('--count', values.count);
   const wanted = positionals.length === 0 || positionals.includes('all') ? CAMPAIGNS.map(({ id }) => id) : positionals;
-  const unknown = wanted.filter((id) => !CAMPAIGNS.some((campaign) => campaign.id === id.toUpperCase()));
+  const unknown = wanted.filter((id) => !CAMPAIGNS.some((campaign) => isWanted(campaign, id)));
   if (unknown.length > 0)
     throw new Error(`no campaign ${unknown.join(', ')}; there are ${CAMPAIGNS.map(({ id }) => id).join(', ')}`);
   const stop = new AbortController();
   for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, () => stop.abort());
   const ran: Ran[] = [];
   for (const campaign of CAMPAIGNS) {
-    if (!wanted.some((id) => id.toUpperCase() === campaign.id) || stop.signal.aborted) continue;
+    if (!wanted.some((id) => isWanted(campaign, id)) || stop.signal.aborted) continue;
     ran.push(await runOne(campaign, count ?? campaign.counts[values.short ? 'short' : 'full'], seed, stop.signal));
   }
   const page = pageOf(ran);
@@ -61,6 +61,10 @@ async function main(): Promise<number> {
   const failed = ran.some(({ result }) => 'failures' in result && (result.failures.length > 0 || result.count === 0));
   return failed || ran.length === 0 || stop.signal.aborted ? 1 : 0;
 }
+
+/** `C5` means C5a, C5b and C5c. */
+const isWanted = ({ id }: Campaign, word: string): boolean =>
+  id.toLowerCase() === word.toLowerCase() || id.replace(/[a-z]$/, '').toLowerCase() === word.toLowerCase();
 
 async function runOne(campaign: Campaign, count: number, seed: number, signal: AbortSignal): Promise<Ran> {
   const say = (line: string): void => console.error(`  ${campaign.id} ${line}`);

@@ -1,5 +1,6 @@
 import { closeSync, existsSync, openSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { crc32 } from 'node:zlib';
 import { DomainError } from '@outrider/shared/errors';
 import { newEpoch } from '@outrider/shared/ids';
 import Database from 'better-sqlite3';
@@ -18,6 +19,7 @@ const SET_ASIDE_MAX = 2;
 const RECENT_EVENTS_MIN = 1000;
 const ID_SEPARATOR = '\n';
 const DATABASE_FILE = 'outbox.db';
+const IDENTITY_SEAL = 'identity_crc';
 
 /** What was found when the database was opened. */
 export interface OpenedDatabase {
@@ -28,9 +30,20 @@ export interface OpenedDatabase {
   readonly stoppedUncleanly: boolean;
 }
 
-/** Whether an error means that the file itself is damaged, as opposed to full, busy or unreadable. */
+/**
+ * Whether an error means that the file itself is damaged, as opposed to full, busy or unreadable. A position that is
+ * taken although nobody finds its row is damage too: the order of the rows is broken.
+ */
 export function isCorruption(error: unknown): boolean {
-  return error instanceof Database.SqliteError && /^SQLITE_(CORRUPT|NOTADB)/.test(error.code);
+  return error instanceof Database.SqliteError && /^SQLITE_(CORRUPT|NOTADB|CONSTRAINT)/.test(error.code);
+}
+
+/**
+ * Whether an error while opening means that the file is not what this program wrote: also a changed table definition
+ * ("no such column") and a changed file format version ("readonly").
+ */
+export function isUnusable(error: unknown): boolean {
+  return isCorruption(error) || (error instanceof Database.SqliteError && /^SQLITE_(ERROR|READONLY)/.test(error.code));
 }
 
 /** Whether an error means that nothing can be written now: the bound, a full disk, a failing or read-only device. */
@@ -65,13 +78,27 @@ export function openDatabase(stateDir: string, sizeMaxBytes: number): OpenedData
     const meta = new Meta(db);
     const stoppedUncleanly = meta.get('clean') === '0';
     if (stoppedUncleanly) quickCheck(db);
-    if (meta.get('epoch') === undefined) meta.set('epoch', newEpoch());
+    if (meta.get('epoch') === undefined) {
+      meta.set('epoch', newEpoch());
+      sealIdentity(meta);
+    } else if (meta.get(IDENTITY_SEAL) !== identityCrc(meta))
+      throw new Database.SqliteError('the epoch or an offset is not what was written', 'SQLITE_CORRUPT');
     meta.set('clean', '0');
     return { db, isNew, stoppedUncleanly };
   } catch (error) {
     db.close();
     throw error;
   }
+}
+
+/** Notes what the epoch and the offsets are, in the transaction that changed them: a changed bit in them must show. */
+export function sealIdentity(meta: Meta): void {
+  meta.set(IDENTITY_SEAL, identityCrc(meta));
+}
+
+function identityCrc(meta: Meta): string {
+  const facts = ['epoch', ...LANES.map((lane) => `offset.${lane}`)].map((key) => meta.get(key) ?? '');
+  return crc32(facts.join(' ')).toString(16);
 }
 
 /** Renames a damaged database and its journal out of the way. Returns where it went. */

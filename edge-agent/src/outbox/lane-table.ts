@@ -1,16 +1,18 @@
 import { outrider } from '@outrider/shared/messages';
-import { bodyCrc } from '@outrider/shared/protocol/codec';
 import type { Statement } from 'better-sqlite3';
 import type { Db, Meta } from './database.ts';
 import {
+  type GapReason,
   type GapSummary,
   gapRecord,
+  isSoundRow,
   joinGaps,
-  LANE_BODY_KINDS,
   type LaneName,
   type NewRecord,
   readGap,
+  rowCrc,
   type StoredRecord,
+  type StoredRow,
 } from './records.ts';
 
 const { BODY_GAP } = outrider.v1.BodyKind;
@@ -19,18 +21,6 @@ const RECORDS_PER_BATCH_MAX = 2000;
 const QUARANTINED_ROWS_MAX = 100;
 /** More save little and bind slower. */
 const ROWS_PER_INSERT = 10;
-
-interface Row {
-  readonly seq: number;
-  readonly seq_to: number;
-  readonly crc: number;
-  readonly boot_id: string;
-  readonly kind: number;
-  readonly samples: number;
-  readonly from_ms: number;
-  readonly to_ms: number;
-  readonly body: Buffer;
-}
 
 /** What a lane holds. */
 export interface LaneStats {
@@ -60,15 +50,15 @@ export class LaneTable {
   readonly #insert: Statement<[number, number, number, string, number, number, number, number, Uint8Array]>;
   readonly #append: Statement<unknown[]>;
   readonly #appendMany: Statement<unknown[]>;
-  readonly #after: Statement<[number], Row>;
-  readonly #before: Statement<[number], Row>;
-  readonly #victims: Statement<[number, number], Omit<Row, 'body' | 'crc' | 'boot_id'> & { bytes: number }>;
+  readonly #after: Statement<[number], StoredRow>;
+  readonly #before: Statement<[number], StoredRow>;
+  readonly #victims: Statement<[number, number], Omit<StoredRow, 'body' | 'crc' | 'boot_id'> & { bytes: number }>;
   readonly #remove: Statement<[number, number]>;
   readonly #totals: Statement<[], { records: number; bytes: number | null; samples: number | null }>;
   readonly #range: Statement<[number, number], { records: number; bytes: number | null; samples: number | null }>;
   readonly #nth: Statement<[number, number], { seq: number }>;
   readonly #oldest: Statement<[], { seq: number; from_ms: number }>;
-  readonly #highest: Statement<[], { seq: number }>;
+  readonly #highest: Statement<[], { seq: number | null }>;
   readonly #quarantine: Statement<[string, number, string, Uint8Array]>;
   #records = 0;
   #bytes = 0;
@@ -98,7 +88,10 @@ export class LaneTable {
     this.#range = db.prepare(`SELECT ${totals} FROM ${lane} WHERE seq BETWEEN ? AND ?`);
     this.#nth = db.prepare(`SELECT seq FROM ${lane} WHERE seq <= ? ORDER BY seq LIMIT 1 OFFSET ?`);
     this.#oldest = db.prepare(`SELECT seq, from_ms FROM ${lane} ORDER BY seq LIMIT 1`);
-    this.#highest = db.prepare(`SELECT seq FROM sqlite_sequence WHERE name = '${lane}'`);
+    this.#highest = db.prepare(
+      // As SQLite decides it: by its counter, or by the rows when they are beyond it.
+      `SELECT MAX(seq) AS seq FROM (SELECT seq FROM sqlite_sequence WHERE name = '${lane}' UNION ALL SELECT MAX(seq) FROM ${lane})`,
+    );
     this.#quarantine = db.prepare('INSERT INTO quarantine (lane, seq, reason, body) VALUES (?, ?, ?, ?)');
     db.exec(`DELETE FROM quarantine WHERE id <= (SELECT MAX(id) FROM quarantine) - ${QUARANTINED_ROWS_MAX}`);
     this.reload();
@@ -156,23 +149,25 @@ export class LaneTable {
   /**
    * Rows after a position, in order, until `bytesMax` is reached; at least one when there is one. Each body is
    * checked against its CRC: a damaged row is replaced by a gap and kept in quarantine, never returned as good. A
-   * hole in the positions becomes a gap too.
+   * hole in the positions becomes a gap too, and a gap that begins at or before `afterSeq` is cut there: rows may be
+   * evicted together of which the cloud has some, when a crash came before it was noted that they were sent.
    *
-   * @returns `repaired` when rows were replaced: the caller's transaction must then be committed before sending.
+   * @returns `repaired` when rows must be replaced: `repair` does it, in a transaction that is committed before
+   * sending.
    */
-  next(afterSeq: number, bytesMax: number): { records: StoredRecord[]; repaired: GapSummary | undefined } {
+  next(afterSeq: number, bytesMax: number): { records: StoredRecord[]; repaired: GapSummary | 'cut' | undefined } {
     const records: StoredRecord[] = [];
     let repaired: GapSummary | undefined;
     let bytes = 0;
     let expected = afterSeq + this.#offset + 1;
     for (const row of this.#after.iterate(afterSeq + this.#offset)) {
       if (row.seq !== expected) {
+        if (this.#foundOverlap(row.seq, expected)) return { records: records.slice(0, -1), repaired: 'cut' };
         const hole = { reason: 'missing', records: row.seq - expected, samples: 0, fromMs: 0, toMs: 0 } as const;
         return { records, repaired: this.#pendingRepair(expected, row.seq - 1, hole) };
       }
       if (!this.#isSound(row)) {
-        const { samples, from_ms: fromMs, to_ms: toMs } = row;
-        repaired = { reason: 'checksum', records: 1, samples, fromMs, toMs };
+        repaired = lossOf(row, 'checksum');
         return { records, repaired: this.#pendingRepair(row.seq, Math.max(row.seq, row.seq_to), repaired, row.body) };
       }
       if (records.length > 0 && bytes + row.body.length > bytesMax) break;
@@ -181,6 +176,18 @@ export class LaneTable {
       expected = Math.max(row.seq, row.seq_to) + 1;
     }
     return { records, repaired };
+  }
+
+  /** Looks for a gap that reaches past a position which is wanted, or into the row after it. */
+  #foundOverlap(rowSeq: number, expected: number): boolean {
+    const gap = this.#before.get(Math.min(rowSeq, expected));
+    if (gap?.kind !== BODY_GAP || !this.#isSound(gap) || gap.seq_to < Math.min(rowSeq, expected)) return false;
+    this.#repair = () => {
+      if (rowSeq > expected) this.#cutGap(gap, expected - 1);
+      // Nobody makes such a gap: its end is damaged, and what follows tells where it is.
+      else this.#replace(gap.seq, rowSeq - 1, readGap(gap.body));
+    };
+    return true;
   }
 
   /** A repair that `next` found, to be made once its cursor is closed. */
@@ -210,17 +217,12 @@ export class LaneTable {
     const limit = Math.min(upto + this.#offset, this.#maxRow);
     const nth = this.#nth.get(limit, rowsMax - 1)?.seq;
     const row = nth ?? limit;
-    const covered = this.#range.get(0, row);
-    if (!covered || covered.records === 0) return { records: 0, samples: 0, more: false };
     const last = this.#before.get(row + 1);
+    if (!last) return { records: 0, samples: 0, more: false };
+    if (last.kind === BODY_GAP && this.#isSound(last) && last.seq_to > limit) this.#cutGap(last, limit);
+    const covered = this.#range.get(0, row) ?? { records: 0, bytes: 0, samples: 0 };
     this.#remove.run(0, row);
     this.#count(-covered.records, -(covered.bytes ?? 0), -(covered.samples ?? 0));
-    if (last && last.kind === BODY_GAP && last.seq_to > limit) {
-      const gap = readGap(last.body);
-      const share = (last.seq_to - limit) / (last.seq_to - last.seq + 1);
-      const rest = { ...gap, records: last.seq_to - limit, samples: Math.round(gap.samples * share) };
-      this.#insertGap(limit + 1, last.seq_to, rest, last.boot_id);
-    }
     return { records: covered.records, samples: covered.samples ?? 0, more: nth !== undefined && nth < limit };
   }
 
@@ -241,8 +243,7 @@ export class LaneTable {
     for (const row of rows) {
       if (freed >= bytesToFree) break;
       freed += row.bytes;
-      const { samples, from_ms: fromMs, to_ms: toMs } = row;
-      const gap: GapSummary = { reason: 'evicted', records: 1, samples, fromMs, toMs };
+      const gap = lossOf(row, 'evicted');
       total = total ? joinGaps(total, gap) : gap;
       if (run && row.seq === run.last + 1 && run.first > boundary) {
         run = { first: run.first, last: row.seq, gap: joinGaps(run.gap, gap) };
@@ -259,8 +260,7 @@ export class LaneTable {
   refuse(seq: number): GapSummary | undefined {
     const row = this.#before.get(seq + this.#offset + 1);
     if (!row || row.seq !== seq + this.#offset || row.kind === BODY_GAP) return undefined;
-    const { samples, from_ms: fromMs, to_ms: toMs } = row;
-    const gap: GapSummary = { reason: 'refused', records: 1, samples, fromMs, toMs };
+    const gap = lossOf(row, 'refused');
     this.#quarantine.run(this.lane, seq, gap.reason, row.body);
     this.#replace(row.seq, row.seq, gap);
     return gap;
@@ -276,10 +276,7 @@ export class LaneTable {
   #replaceMerged(run: { first: number; last: number; gap: GapSummary }, boundary: number): void {
     const before = this.#before.get(run.first);
     const mergeable =
-      before?.kind === BODY_GAP &&
-      before.seq > boundary &&
-      before.seq_to === run.first - 1 &&
-      before.crc === bodyCrc(before.body);
+      before?.kind === BODY_GAP && before.seq > boundary && before.seq_to === run.first - 1 && this.#isSound(before);
     const gap = mergeable ? readGap(before.body) : undefined;
     if (before && gap && gap.reason === run.gap.reason) this.#replace(before.seq, run.last, joinGaps(gap, run.gap));
     else this.#replace(run.first, run.last, run.gap);
@@ -292,10 +289,22 @@ export class LaneTable {
     this.#insertGap(first, last, gap, this.#bootId);
   }
 
+  /** Makes two gaps of one: up to and including a row, and beyond it. Its samples are shared out by positions. */
+  #cutGap(row: StoredRow, at: number): void {
+    const gap = readGap(row.body);
+    const records = row.seq_to - at;
+    const samples = Math.round((gap.samples * records) / (row.seq_to - row.seq + 1));
+    this.#remove.run(row.seq, row.seq);
+    this.#count(-1, -row.body.length, -row.samples);
+    this.#insertGap(row.seq, at, { ...gap, records: at - row.seq + 1, samples: gap.samples - samples }, row.boot_id);
+    this.#insertGap(at + 1, row.seq_to, { ...gap, records, samples }, row.boot_id);
+  }
+
   /** The samples of a gap are gone, so its row counts none; its body says how many there were. */
   #insertGap(first: number, last: number, gap: GapSummary, bootId: string): void {
-    const { crc, body, fromMs, toMs } = gapRecord(gap);
-    this.#insert.run(first, last, crc, bootId, BODY_GAP, 0, fromMs, toMs, body);
+    const { crc: crcOfBody, kind, body, fromMs, toMs } = gapRecord(gap);
+    const row = { seq: first, seq_to: last, kind, samples: 0, from_ms: fromMs, to_ms: toMs, boot_id: bootId };
+    this.#insert.run(first, last, rowCrc(row, crcOfBody), bootId, kind, 0, fromMs, toMs, body);
     this.#count(1, body.length, 0);
   }
 
@@ -311,24 +320,28 @@ export class LaneTable {
     let samples = 0;
     for (let i = from; i < from + count; i += 1) {
       const record = records[i] as NewRecord;
-      values.push(record.crc, bootId, record.kind, record.samples, record.fromMs, record.toMs, record.body);
-      bytes += record.body.length;
-      samples += record.samples;
+      const { kind, samples: inside, fromMs, toMs, body } = record;
+      // The counter of AUTOINCREMENT gives the row after the highest; if its damage gives another, the CRC tells.
+      const seq = this.#maxRow + 1 + i - from;
+      const row = { seq, seq_to: 0, kind, samples: inside, from_ms: fromMs, to_ms: toMs, boot_id: bootId };
+      values.push(rowCrc(row, record.crc), bootId, kind, inside, fromMs, toMs, body);
+      bytes += body.length;
+      samples += inside;
     }
     this.#maxRow = Number(statement.run(values).lastInsertRowid);
     this.#count(count, bytes, samples);
   }
 
-  #isSound(row: Row): boolean {
-    const kindFits = row.kind === BODY_GAP ? row.seq_to >= row.seq : row.kind === LANE_BODY_KINDS[this.lane];
-    return kindFits && row.crc === bodyCrc(row.body);
+  #isSound(row: StoredRow): boolean {
+    return isSoundRow(row, this.lane);
   }
 
-  #toRecord(row: Row): StoredRecord {
+  #toRecord(row: StoredRow): StoredRecord {
     return {
       seq: row.seq - this.#offset,
       seqTo: row.seq_to === 0 ? 0 : row.seq_to - this.#offset,
-      crc: row.crc,
+      // Of the body alone, as it was when it was written: the row's own has been checked.
+      crc: rowCrc(row, row.crc),
       bootId: row.boot_id,
       kind: row.kind,
       body: row.body,
@@ -343,4 +356,11 @@ export class LaneTable {
     this.#bytes += bytes;
     this.#samples += samples;
   }
+}
+
+/** What goes with a row. Its fields may be damaged too: what is no number counts as not known. */
+function lossOf(row: Pick<StoredRow, 'samples' | 'from_ms' | 'to_ms'>, reason: GapReason): GapSummary {
+  const known = (value: unknown): number => (typeof value === 'number' && Number.isFinite(value) ? value : 0);
+  const samples = Number.isSafeInteger(row.samples) && row.samples >= 0 ? row.samples : 0;
+  return { reason, records: 1, samples, fromMs: known(row.from_ms), toMs: known(row.to_ms) };
 }

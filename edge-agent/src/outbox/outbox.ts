@@ -159,9 +159,10 @@ export class Outbox implements Service {
       if (!found) return [];
       const { records, repaired } = found;
       if (!repaired) return records;
-      this.#options.log.error({ lane, after_seq: afterSeq, gap: repaired }, 'outbox.record_damaged');
+      if (repaired !== 'cut')
+        this.#options.log.error({ lane, after_seq: afterSeq, gap: repaired }, 'outbox.record_damaged');
       if (!this.#store.write(() => table === this.#store.lanes[lane] && table.repair())) return records;
-      this.#countGap(repaired);
+      if (repaired !== 'cut') this.#countGap(repaired);
       if (records.length > 0) return records;
     }
   }

@@ -1,3 +1,4 @@
+import { crc32 } from 'node:zlib';
 import type { EventType } from '@outrider/shared/events';
 import { outrider } from '@outrider/shared/messages';
 import { bodyCrc } from '@outrider/shared/protocol/codec';
@@ -112,3 +113,31 @@ export function readGap(body: Uint8Array): GapSummary {
 
 /** The earlier of two times where 0 means "not known". */
 export const earlier = (a: number, b: number): number => (a === 0 ? b : b === 0 ? a : Math.min(a, b));
+
+/** A record as a row of its lane's table. After damage any field may hold anything. */
+export interface StoredRow {
+  readonly seq: number;
+  readonly seq_to: number;
+  readonly crc: number;
+  readonly boot_id: string;
+  readonly kind: number;
+  readonly samples: number;
+  readonly from_ms: number;
+  readonly to_ms: number;
+  readonly body: Buffer;
+}
+
+/**
+ * What a row's `crc` says, so that a changed bit anywhere in the row shows and none is sent as good: the CRC of the
+ * body, which goes on the wire, combined with that of all other fields.
+ */
+export const rowCrc = (row: Omit<StoredRow, 'crc' | 'body'>, crcOfBody: number): number =>
+  (crcOfBody ^
+    crc32(`${row.seq} ${row.seq_to} ${row.kind} ${row.samples} ${row.from_ms} ${row.to_ms} ${row.boot_id}`)) >>>
+  0;
+
+/** Whether a row of a lane is what was written, as far as a CRC can tell. */
+export function isSoundRow(row: StoredRow, lane: LaneName): boolean {
+  const kindFits = row.kind === BodyKind.BODY_GAP ? row.seq_to >= row.seq : row.kind === LANE_BODY_KINDS[lane];
+  return kindFits && Buffer.isBuffer(row.body) && row.crc === rowCrc(row, bodyCrc(row.body));
+}

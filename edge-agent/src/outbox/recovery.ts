@@ -5,23 +5,13 @@ import { bodyCrc } from '@outrider/shared/protocol/codec';
 import Database from 'better-sqlite3';
 import type { Db, Meta } from './database.ts';
 import type { LaneTable } from './lane-table.ts';
-import { LANE_BODY_KINDS, type LaneName, type NewRecord, readGap } from './records.ts';
+import { isSoundRow, type LaneName, type NewRecord, readGap, type StoredRow } from './records.ts';
 
 const { BODY_GAP } = outrider.v1.BodyKind;
+/** Nobody else has the damaged file; if somebody has, waiting would only make the agent look stuck. */
+const LOCK_TIMEOUT_MS = 100;
 /** Facts that stay true when the rows move into a new database. */
 const META_TO_KEEP = /^position\./;
-
-interface DamagedRow {
-  readonly seq: number;
-  readonly seq_to: number;
-  readonly crc: number;
-  readonly boot_id: string;
-  readonly kind: number;
-  readonly samples: number;
-  readonly from_ms: number;
-  readonly to_ms: number;
-  readonly body: Buffer;
-}
 
 /**
  * Copies what can still be read, and whose CRC is right, from a damaged database into a new one. What cannot be
@@ -39,7 +29,7 @@ export function salvage(
 ): void {
   let damaged: Db | undefined;
   try {
-    damaged = new Database(path);
+    damaged = new Database(path, { timeout: LOCK_TIMEOUT_MS });
     damaged.pragma('locking_mode = EXCLUSIVE');
     salvageMeta(damaged, meta);
   } catch (error) {
@@ -66,19 +56,20 @@ function salvageLane(damaged: Db, lane: LaneTable): { kept: number; lost: number
     lost += records;
     lane.appendGap({ reason: 'corruption', records, samples: 0, fromMs: 0, toMs: 0 });
   };
-  const keep = (row: DamagedRow): void => {
+  const keep = (row: StoredRow): void => {
     if (expected !== undefined && row.seq > expected) hole(row.seq - expected);
     expected = Math.max(row.seq, row.seq_to) + 1;
-    if (row.kind === BODY_GAP && row.crc === bodyCrc(row.body)) lane.appendGap(readGap(row.body));
-    else if (isSound(row, lane.lane)) {
+    if (!isSoundRow(row, lane.lane)) hole(1);
+    else if (row.kind === BODY_GAP) lane.appendGap(readGap(row.body));
+    else {
       lane.append(asRecord(row), row.boot_id);
       kept += 1;
-    } else hole(1);
+    }
   };
   let whole = readUntilDamage(damaged, lane.lane, 'ASC', keep);
   if (!whole) {
     // The far end may hang from healthy pages: read it backwards, then keep it in order.
-    const tail: DamagedRow[] = [];
+    const tail: StoredRow[] = [];
     const reached = expected ?? 1;
     readUntilDamage(damaged, lane.lane, 'DESC', (row) => row.seq >= reached && tail.push(row));
     for (const row of tail.reverse()) keep(row);
@@ -92,9 +83,9 @@ function salvageLane(damaged: Db, lane: LaneTable): { kept: number; lost: number
 }
 
 /** @returns Whether the whole lane could be read. */
-function readUntilDamage(damaged: Db, lane: LaneName, order: 'ASC' | 'DESC', take: (row: DamagedRow) => void): boolean {
+function readUntilDamage(damaged: Db, lane: LaneName, order: 'ASC' | 'DESC', take: (row: StoredRow) => void): boolean {
   try {
-    for (const row of damaged.prepare<[], DamagedRow>(`SELECT * FROM ${lane} ORDER BY seq ${order}`).iterate())
+    for (const row of damaged.prepare<[], StoredRow>(`SELECT * FROM ${lane} ORDER BY seq ${order}`).iterate())
       take(row);
     return true;
   } catch (error) {
@@ -113,11 +104,7 @@ function highestGiven(damaged: Db, lane: LaneName): number | undefined {
   }
 }
 
-function isSound(row: DamagedRow, lane: LaneName): boolean {
-  return row.kind === LANE_BODY_KINDS[lane] && Buffer.isBuffer(row.body) && row.crc === bodyCrc(row.body);
-}
-
-function asRecord(row: DamagedRow): NewRecord {
-  const { kind, crc, body, samples, from_ms: fromMs, to_ms: toMs } = row;
-  return { kind, crc, body, samples, fromMs, toMs };
+function asRecord(row: StoredRow): NewRecord {
+  const { kind, body, samples, from_ms: fromMs, to_ms: toMs } = row;
+  return { kind, crc: bodyCrc(body), body, samples, fromMs, toMs };
 }

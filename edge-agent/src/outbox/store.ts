@@ -5,11 +5,13 @@ import type { Logger } from '@outrider/shared/log';
 import {
   type Db,
   isCorruption,
+  isUnusable,
   isUnwritable,
   Meta,
   openDatabase,
   RecentEvents,
   StateLock,
+  sealIdentity,
   setAside,
 } from './database.ts';
 import { LaneTable } from './lane-table.ts';
@@ -120,6 +122,7 @@ export class Store {
         this.lanes[lane].renumber();
         this.meta.set(`sent.${lane}`, 0);
       }
+      sealIdentity(this.meta);
     });
     if (!written) return false;
     // When damaged files were replaced meanwhile, that was a new epoch already.
@@ -155,13 +158,23 @@ export class Store {
   #open(damaged?: string): Opened {
     try {
       const { db, isNew, stoppedUncleanly } = openDatabase(this.#stateDir, this.#sizeMaxBytes);
-      const opened = this.#attach(db);
+      const opened = this.#attachOrClose(db);
       if (damaged) salvage(damaged, db, opened.meta, opened.lanes, this.#log);
       this.#log.info({ epoch: opened.epoch, new: isNew, stopped_uncleanly: stoppedUncleanly }, 'outbox.opened');
       return opened;
     } catch (error) {
-      if (!isCorruption(error) || damaged) throw error;
+      if (!isUnusable(error) || damaged) throw error;
       return this.#open(this.#setAside(error));
+    }
+  }
+
+  /** An open file keeps its lock, also under another name: nothing could be salvaged from it. */
+  #attachOrClose(db: Db): Opened {
+    try {
+      return this.#attach(db);
+    } catch (error) {
+      db.close();
+      throw error;
     }
   }
 
