@@ -42,7 +42,7 @@ export interface Recording {
   close(): Promise<void>;
 }
 
-export type RecordingFormat = 'mcap' | 'db3' | 'csv';
+export type RecordingFormat = 'mcap' | 'db3' | 'csv' | 'ulog';
 
 /** Tells a file's format by its first bytes, and by its name only for CSV, which has no mark. */
 export async function recordingFormat(file: string): Promise<RecordingFormat> {
@@ -50,10 +50,11 @@ export async function recordingFormat(file: string): Promise<RecordingFormat> {
   const text = head.toString('latin1');
   if (text.startsWith('\x89MCAP')) return 'mcap';
   if (text.startsWith('SQLite format 3\0')) return 'db3';
+  if (text.startsWith('ULog\x01\x12\x35')) return 'ulog';
   if (text.startsWith('#ROSBAG V')) throw refuse(file, 'is a ROS 1 bag; convert it with `rosbags-convert`');
   if (text.startsWith('\x28\xb5\x2f\xfd')) throw refuse(file, 'is compressed as a whole; unpack it with `zstd -d`');
   if (file.toLowerCase().endsWith('.csv')) return 'csv';
-  throw refuse(file, 'is neither MCAP, nor a rosbag2 .db3, nor a .csv file');
+  throw refuse(file, 'is neither MCAP, nor a rosbag2 .db3, nor a PX4 .ulg, nor a .csv file');
 }
 
 async function firstBytes(file: string): Promise<Buffer> {
