@@ -6,6 +6,7 @@ import { addBlackbox } from './cli/blackbox.ts';
 import { addDoctor } from './cli/doctor.ts';
 import { type EnrolArguments, enrolCommand } from './cli/enroll.ts';
 import { EXIT, exitCodeOf } from './cli/exit-codes.ts';
+import { addExplain } from './cli/explain.ts';
 import { addExport } from './cli/export.ts';
 import { formatFailsafe, formatQueue, formatStatus } from './cli/format.ts';
 import { callAgent } from './cli/local-client.ts';
@@ -112,6 +113,7 @@ withConfig(program.command('config').description('Look at the configuration.').c
   });
 
 const failsafe = program.command('failsafe').description('Look at, trip or recover the failsafe, here at the robot.');
+addExplain(failsafe);
 atAgent(failsafe.command('status'), 'Show the failsafe and its causes.', ({ config, json }) =>
   show(
     config,

@@ -8,6 +8,7 @@ import { aborted, pause, runStages, type Service } from '@outrider/shared/servic
 import type { Sample } from '@outrider/shared/telemetry';
 import { systemClock } from '@outrider/shared/time';
 import { FailsafeRecorder } from './agent/failsafe-recorder.ts';
+import { HealthReporter } from './agent/health-reporter.ts';
 import { SampleTap } from './agent/sample-tap.ts';
 import { SerialMonitor } from './agent/serial-monitor.ts';
 import { SourceBoard } from './agent/source-board.ts';
@@ -170,11 +171,20 @@ export async function runAgent(config: AgentConfig, options: RunOptions, signal:
     writeReady(options.readyFile, config, bootId, port),
   );
 
+  const healthReporter = (to: GuardLink): HealthReporter =>
+    new HealthReporter({
+      stateDir: config.stateDir,
+      clock,
+      link: () => ({ exists: uplink.status().state !== 'not_enrolled', isUp: uplink.status().state === 'online' }),
+      report: (health) => to.health(health),
+    });
+
   // Stopped first to last: intake, servers, link, disk, and the one that holds the robot last of all.
   const stages: Service[] = [
     ...(options.exitWhenDone ? [untilDone(sourceStage, outbox)] : []),
     sourceStage,
     ...(hasSerial ? [serial] : []),
+    ...(guard ? [healthReporter(guard)] : []),
     socketServer,
     ...(portServer ? [portServer] : []),
     renewal,

@@ -274,7 +274,11 @@ function dwells(): object {
     'mechanical_lock',
     'thermal_shutdown',
   ];
-  return { accept_looser: true, looser_reason: 'a test', clear_dwell_ms: Object.fromEntries(names.map((cause) => [cause, 50])) };
+  return {
+    accept_looser: true,
+    looser_reason: 'a test',
+    clear_dwell_ms: Object.fromEntries(names.map((cause) => [cause, 50])),
+  };
 }
 
 function isAlive(pid: number): boolean {

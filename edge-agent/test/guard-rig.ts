@@ -84,6 +84,7 @@ export class GuardRig {
         accept_looser: true,
         looser_reason: 'a test on a busy machine',
         mcu_silent_ms: 400,
+        stop_confirm_ms: 1000,
         stale_min_ms: 500,
         agent_stuck_ms: 1000,
         clear_dwell_ms: Object.fromEntries(

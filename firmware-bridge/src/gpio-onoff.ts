@@ -73,6 +73,15 @@ class OnoffGpio implements GpioPort {
     }
   }
 
+  readStop(): 'asserted' | 'released' | 'unknown' {
+    if (this.#closed || this.#output === undefined) return 'unknown';
+    try {
+      return this.#output.readSync() === 0 ? 'asserted' : 'released';
+    } catch {
+      return 'unknown';
+    }
+  }
+
   close(): void {
     if (this.#closed) return;
     clearInterval(this.#poll);

@@ -46,6 +46,10 @@ export class SimulatedGpio implements GpioPort {
     this.#stopAsserted = asserted || this.#closed;
   }
 
+  readStop(): 'asserted' | 'released' {
+    return this.#stopAsserted ? 'asserted' : 'released';
+  }
+
   /** What the output says. */
   get stopAsserted(): boolean {
     return this.#stopAsserted;

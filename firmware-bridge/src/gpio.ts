@@ -22,6 +22,8 @@ export interface GpioPort {
   onEstop(listener: (state: EstopState) => void): () => void;
   /** True drives the output to "stop". Does nothing without an output. @throws DomainError `unavailable` */
   setStop(asserted: boolean): void;
+  /** What the output really says, from a driver that can read it back. */
+  readStop?(): 'asserted' | 'released' | 'unknown';
   /** Leaves the output at "stop". Closing twice is harmless. */
   close(): void;
 }

@@ -143,7 +143,7 @@ export const failsafeSchema = z
     /** How long the microcontroller may take to arm or to stop. [ms] */
     mcu_reaction_ms: durationMs(50, 10_000).default(500),
     /** How long it may take to acknowledge a stop before every other path is taken. [ms] */
-    stop_confirm_ms: durationMs(20, 5000).default(100),
+    stop_confirm_ms: durationMs(20, 5000).default(200),
     /** Slower than this is standing still; above the noise of the encoders. [rad/s] */
     standstill_radps: z.number().positive().max(1).default(0.02),
     /** How long each cause must stay clear before a recovery, by cause. [ms] */

@@ -6,6 +6,7 @@ import { DomainError } from '@outrider/shared/errors';
 import type { Logger } from '@outrider/shared/log';
 import { aborted } from '@outrider/shared/service';
 import type { Clock } from '@outrider/shared/time';
+import type { SystemdNotifier } from '../systemd-notify.ts';
 import { RealActuators } from './actuators-real.ts';
 import { AgentServer } from './agent-server.ts';
 import { Evidence } from './evidence.ts';
@@ -32,6 +33,8 @@ export interface GuardParts {
   readonly log: Logger;
   /** Aborts to end the guard. */
   readonly signal: AbortSignal;
+  /** Told when the guard serves, and at each proven round. */
+  readonly notifier: SystemdNotifier;
   /** Told where to send errors that nobody caught. */
   readonly onFaults: (report: (error: unknown) => void) => void;
 }
@@ -41,7 +44,7 @@ export interface GuardParts {
  *
  * @returns The exit code: 0, or 75 when another guard serves the socket.
  */
-export async function runGuard({ config, clock, log, signal, onFaults }: GuardParts): Promise<number> {
+export async function runGuard({ config, clock, log, signal, notifier, onFaults }: GuardParts): Promise<number> {
   await mkdir(dirname(config.socketPath), { recursive: true, mode: 0o700 });
   const end = new AbortController();
   const server = new AgentServer(config.socketPath, log);
@@ -77,7 +80,12 @@ export async function runGuard({ config, clock, log, signal, onFaults }: GuardPa
       },
       onChange: () => loop.actuatorsChanged(),
     });
-  const actuators = new RealActuators(line, gpio);
+  const actuators = new RealActuators({
+    line,
+    gpio,
+    stopConfirmMs: config.stopConfirmMs,
+    onUnconfirmed: (detail) => loop.stopUnconfirmed(detail),
+  });
   const evidence = new Evidence(config, config.requiredStreams, clock.monotonicMs());
   const loop = new GuardLoop({
     policy: config.policy,
@@ -129,11 +137,12 @@ export async function runGuard({ config, clock, log, signal, onFaults }: GuardPa
     log[config.scheduling === 'fifo' ? 'error' : 'warn']({ problem }, 'guard.scheduling_refused');
   const { phase, latchId, motionEpoch } = loop.state;
   log.info({ robotId: config.robotId, scheduling: scheduling.policy, phase, latchId, motionEpoch }, 'guard.started');
+  notifier.ready(`${config.robotId}: ${phase}, ${scheduling.policy} scheduling`);
 
   const stopping = AbortSignal.any([signal, end.signal]);
   const lineDone = line?.run(stopping) ?? Promise.resolve();
   const timers = [
-    startLoop(loop, clock, log),
+    startLoop(loop, clock, log, notifier),
     every(STATUS_MS, sendStatus),
     every(REACHABLE_CHECK_MS, () => {
       void server.isReachable().then((isReachable) => {
@@ -144,25 +153,30 @@ export async function runGuard({ config, clock, log, signal, onFaults }: GuardPa
     }),
   ];
   await aborted(stopping);
+  notifier.stopping();
   loop.shutdown();
   for (const stop of timers) stop();
   await journal.flush();
   journal.close();
   await lineDone;
+  actuators.close();
   gpio.close();
   await server.close();
+  notifier.close();
   log.info({ samplesDropped: server.samplesDropped, transitionsDropped: journal.dropped }, 'guard.ended');
   return 0;
 }
 
 /** Rounds at fixed times: a late one does not push those after it. */
-function startLoop(loop: GuardLoop, clock: Clock, log: Logger): () => void {
+function startLoop(loop: GuardLoop, clock: Clock, log: Logger, notifier: SystemdNotifier): () => void {
   let dueMs: number = clock.monotonicMs() + LOOP_MS;
   let timer: NodeJS.Timeout;
   const round = (): void => {
     const nowMs = clock.monotonicMs();
     const lateMs = nowMs - dueMs;
-    loop.tick();
+    const isProven = loop.tick();
+    // Nothing but a whole round proves that this process still guards.
+    if (isProven) notifier.alive(nowMs);
     if (lateMs > LATE_MS) log.warn({ lateMs: Math.round(lateMs) }, 'guard.loop_late');
     dueMs = lateMs > LOOP_MS ? nowMs + LOOP_MS : dueMs + LOOP_MS;
     timer = setTimeout(round, Math.max(0, dueMs - clock.monotonicMs()));

@@ -79,9 +79,13 @@ export class GuardLoop {
     return this.#latencyMs;
   }
 
-  /** One round, every 20 ms: judges what is missing, lets time pass, and only then renews the lease. */
-  tick(): void {
-    this.#guarded(() => {
+  /**
+   * One round, every 20 ms: judges what is missing, lets time pass, and only then renews the lease.
+   *
+   * @returns Whether it went through whole, which is the proof that this guard works.
+   */
+  tick(): boolean {
+    const isJudged = this.#guarded(() => {
       const { clock, actuators, evidence } = this.#options;
       const nowMs = clock.monotonicMs();
       this.#lookAtActuators(nowMs, evidence.liveness(actuators, this.#state, nowMs));
@@ -89,7 +93,9 @@ export class GuardLoop {
       this.#progressRecovery();
     });
     const { phase, motionEpoch } = this.#state;
-    this.#guarded(() => this.#options.actuators.heartbeat(phase === 'ARMED' && !this.#isBroken, motionEpoch));
+    const isOpen = phase === 'ARMED' && !this.#isBroken;
+    const isTold = this.#guarded(() => this.#options.actuators.heartbeat(isOpen, motionEpoch));
+    return isJudged && isTold && !this.#isBroken;
   }
 
   /** A sample of the microcontroller. */
@@ -114,6 +120,16 @@ export class GuardLoop {
       this.#lookAtActuators(nowMs, evidence.mcu(actuators, this.#state, nowMs));
       this.#progressRecovery();
     });
+  }
+
+  /** The microcontroller did not say in time that it stopped. One that is silent has that for a cause already. */
+  stopUnconfirmed(detail: string): void {
+    this.#options.log.error({ detail }, 'mcu.stop_unconfirmed');
+    const atMs = this.#nowMs();
+    const { state } = this.#options.actuators.mcu(atMs);
+    if (state === 'UNKNOWN' || state === 'SILENT' || this.#isBroken) return;
+    const readings = [{ cause: 'mcu_fault', channel: 'serial', verdict: 'severe', detail }] as const;
+    this.#guarded(() => this.#apply({ kind: 'readings', atMs, readings }, { sinceMs: atMs }));
   }
 
   stored(durable: DurableState): void {
@@ -304,11 +320,13 @@ export class GuardLoop {
     this.#options.onChange();
   }
 
-  #guarded(step: () => void): void {
+  #guarded(step: () => void): boolean {
     try {
       step();
+      return true;
     } catch (error) {
       this.fault(error);
+      return false;
     }
   }
 

@@ -3,6 +3,7 @@ import { parseArgs } from 'node:util';
 import { errorMessage } from '@outrider/shared/errors';
 import { createLogger } from '@outrider/shared/log';
 import { systemClock } from '@outrider/shared/time';
+import { SystemdNotifier } from '../systemd-notify.ts';
 import { runGuard } from './guard.ts';
 import { type GuardConfig, loadGuardConfig } from './guard-config.ts';
 
@@ -25,7 +26,8 @@ export async function guardMain(config: GuardConfig): Promise<number> {
   const onFaults = (to: (error: unknown) => void): void => {
     report = to;
   };
-  return runGuard({ config, clock: systemClock, log, signal: stop.signal, onFaults });
+  const notifier = new SystemdNotifier({ env: process.env, log });
+  return runGuard({ config, clock: systemClock, log, signal: stop.signal, notifier, onFaults });
 }
 
 let logBytesWaiting = 0;

@@ -69,15 +69,11 @@ export class McuLine implements Service {
   }
 
   /** Tells the microcontroller twice: by a heartbeat with the gate closed and by a stop that is acknowledged. */
-  stop(motionEpoch: number): void {
-    this.#link?.sendHeartbeat({ gateOpen: false, motionEpoch });
-    const answer = this.#link?.stop();
-    answer?.then(
-      (outcome) => {
-        if (outcome.kind !== 'accepted') this.#options.log.warn({ outcome }, 'mcu.stop_unconfirmed');
-      },
-      (err: unknown) => this.#options.log.error({ err }, 'mcu.stop_failed'),
-    );
+  stop(motionEpoch: number): Promise<CommandOutcome> {
+    const link = this.#link;
+    if (!link) return Promise.resolve({ kind: 'failed', reason: 'not_connected' });
+    link.sendHeartbeat({ gateOpen: false, motionEpoch });
+    return link.stop();
   }
 
   async arm(motionEpoch: number): Promise<CommandOutcome> {

@@ -1,0 +1,71 @@
+import { existsSync, statfsSync } from 'node:fs';
+import type { outrider } from '@outrider/shared/messages';
+import { pause, type Service } from '@outrider/shared/service';
+import type { Clock } from '@outrider/shared/time';
+
+/** Several times within the time after which a link counts as lost. [ms] */
+const REPORT_MS = 500;
+/** Disk and clock change slowly, and asking a full disk may take its time. [ms] */
+const LOOK_MS = 5000;
+/** systemd-timesyncd leaves it once the clock was set. */
+const SYNCHRONIZED_MARK = '/run/systemd/timesync/synchronized';
+/** A clock before this was never set. (2024-01-01) */
+const EPOCH_MS_MIN = 1_704_067_200_000;
+
+export interface HealthReporterOptions {
+  readonly stateDir: string;
+  readonly clock: Clock;
+  /** Whether this robot has a link at all, and whether it is up now. */
+  readonly link: () => { readonly exists: boolean; readonly isUp: boolean };
+  readonly report: (health: outrider.v1.AgentHealth.$Properties) => void;
+}
+
+/** Tells the guard what only the agent can see: link, disk, clock. */
+export class HealthReporter implements Service {
+  readonly name = 'health-reporter';
+  readonly #options: HealthReporterOptions;
+  #heardMs: number;
+  #lookedMs = Number.NEGATIVE_INFINITY;
+  #diskFreeBytes = Number.NaN;
+  #clockQuality = '';
+
+  constructor(options: HealthReporterOptions) {
+    this.#options = options;
+    this.#heardMs = options.clock.monotonicMs();
+  }
+
+  async run(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      this.report();
+      await pause(REPORT_MS, signal);
+    }
+  }
+
+  report(): void {
+    const { clock, link, report } = this.#options;
+    const nowMs = clock.monotonicMs();
+    const { exists, isUp } = link();
+    if (isUp) this.#heardMs = nowMs;
+    if (nowMs - this.#lookedMs >= LOOK_MS) this.#look(nowMs);
+    report({
+      hasLink: exists,
+      linkUp: isUp,
+      linkAgeMs: nowMs - this.#heardMs,
+      diskFreeBytes: this.#diskFreeBytes,
+      clockQuality: this.#clockQuality,
+    });
+  }
+
+  #look(nowMs: number): void {
+    this.#lookedMs = nowMs;
+    try {
+      const { bavail, bsize } = statfsSync(this.#options.stateDir);
+      this.#diskFreeBytes = bavail * bsize;
+    } catch {
+      this.#diskFreeBytes = Number.NaN;
+    }
+    // Without a word from the system nothing is known: that is no reason to warn on every machine without systemd.
+    const isSet = this.#options.clock.epochMs() >= EPOCH_MS_MIN;
+    this.#clockQuality = !isSet ? 'bad' : existsSync(SYNCHRONIZED_MARK) ? 'good' : '';
+  }
+}
