@@ -3,16 +3,19 @@ import { DomainError, errorMessage } from '@outrider/shared/errors';
 import { type DeviceIdentity, deviceName } from '@outrider/shared/ids';
 import type { Logger } from '@outrider/shared/log';
 import { pause, type Service } from '@outrider/shared/service';
-import type { Clock } from '@outrider/shared/time';
+import { type Clock, type MonotonicMs, systemClock, toIso } from '@outrider/shared/time';
 import { TrustedKeys } from '../commands/trusted-keys.ts';
-import { fetchPinnedCa, fingerprintOf, plainFingerprint, requestCertificate } from './cloud-client.ts';
+import { fetchCloudTime, fetchPinnedCa, fingerprintOf, plainFingerprint, requestCertificate } from './cloud-client.ts';
 import type { IdentityStore, StoredIdentity } from './identity.ts';
-import { createSigningRequest } from './signing-request.ts';
 
 /** Part of a certificate's life after which the next one is asked for. */
 const RENEW_AFTER = 2 / 3;
 const RENEWAL_CHECK_MS = 60 * 60 * 1000;
 const RENEWAL_RETRY_MS = 10 * 60 * 1000;
+/** A broker that will not have us is a reason to look at the certificate, at most this often. */
+const RECONSIDER_MS = 60_000;
+/** A clock that is off by more is said to be wrong. */
+const CLOCK_WRONG_MS = 60_000;
 
 export interface EnrolSettings {
   readonly device: DeviceIdentity;
@@ -29,8 +32,15 @@ export interface EnrolSettings {
  * Gets the robot a certificate: a new key pair, a signing request, the cloud's answer over a connection that the
  * pinned authority vouches for.
  */
-export async function enrol(settings: EnrolSettings, store: IdentityStore, apiKey: string): Promise<StoredIdentity> {
+export async function enrol(
+  settings: EnrolSettings,
+  store: IdentityStore,
+  apiKey: string,
+  clock: Clock = systemClock,
+): Promise<StoredIdentity> {
   const ca = await trustedCa(settings, store);
+  // Loaded when needed: it brings ASN.1 and a reflection library, a tenth of the agent's memory.
+  const { createSigningRequest } = await import('./signing-request.ts');
   const { privateKey, csr } = await createSigningRequest(deviceName(settings.device));
   const granted = await requestCertificate({
     httpUrl: settings.httpUrl,
@@ -38,6 +48,7 @@ export async function enrol(settings: EnrolSettings, store: IdentityStore, apiKe
     apiKey,
     csr,
     ca,
+    clock,
   });
   const expected = deviceName(settings.device);
   if (granted.device_name !== expected)
@@ -110,6 +121,7 @@ export class CertificateRenewal implements Service {
   readonly #clock: Clock;
   readonly #log: Logger;
   readonly #onRenewed: () => void;
+  #reconsideredAt: MonotonicMs | undefined;
 
   constructor(settings: EnrolSettings, store: IdentityStore, clock: Clock, log: Logger, onRenewed: () => void) {
     this.#settings = settings;
@@ -123,20 +135,50 @@ export class CertificateRenewal implements Service {
     while (!signal.aborted) await pause((await this.renewIfDue()) ? RENEWAL_CHECK_MS : RENEWAL_RETRY_MS, signal);
   }
 
+  /**
+   * The broker would not have us. Asks the cloud what time it is, and renews when the certificate has ended by that: a
+   * robot that was away for weeks, or whose clock stands still, cannot know it by itself. A certificate that has not
+   * ended is left alone, so that one which was revoked is not replaced.
+   */
+  async reconsider(): Promise<void> {
+    const now = this.#clock.monotonicMs();
+    if (this.#reconsideredAt !== undefined && now - this.#reconsideredAt < RECONSIDER_MS) return;
+    this.#reconsideredAt = now;
+    try {
+      const identity = this.#store.load();
+      if (!identity) return;
+      const ca = await trustedCa(this.#settings, this.#store);
+      const cloudMs = await fetchCloudTime(this.#settings.httpUrl, ca, this.#clock);
+      const aheadMs = cloudMs - this.#clock.epochMs();
+      if (Math.abs(aheadMs) > CLOCK_WRONG_MS)
+        this.#log.error(
+          { here: toIso(this.#clock.epochMs()), at_the_cloud: toIso(cloudMs), ahead_s: Math.round(aheadMs / 1000) },
+          'clock.wrong',
+        );
+      if (cloudMs >= identity.validTo) await this.#renew();
+    } catch (error) {
+      this.#log.warn({ reason: errorMessage(error) }, 'certificate.not_reconsidered');
+    }
+  }
+
   /** @returns False when a renewal is due and did not succeed. */
   async renewIfDue(): Promise<boolean> {
     try {
       const identity = this.#store.load();
-      const apiKey = this.#store.loadApiKey();
-      if (!identity || apiKey === undefined || !this.#isDue(identity)) return true;
-      const renewed = await enrol(this.#settings, this.#store, apiKey);
-      this.#log.info({ valid_to_ms: renewed.validTo, serial: renewed.serialNumber }, 'certificate.renewed');
-      this.#onRenewed();
+      if (identity && this.#isDue(identity)) await this.#renew();
       return true;
     } catch (error) {
       this.#log.warn({ reason: errorMessage(error) }, 'certificate.renewal_failed');
       return false;
     }
+  }
+
+  async #renew(): Promise<void> {
+    const apiKey = this.#store.loadApiKey();
+    if (apiKey === undefined) return;
+    const renewed = await enrol(this.#settings, this.#store, apiKey, this.#clock);
+    this.#log.info({ valid_to_ms: renewed.validTo, serial: renewed.serialNumber }, 'certificate.renewed');
+    this.#onRenewed();
   }
 
   #isDue({ validFrom, validTo }: StoredIdentity): boolean {
