@@ -11,6 +11,8 @@ import { addExport } from './cli/export.ts';
 import { formatFailsafe, formatQueue, formatStatus } from './cli/format.ts';
 import { callAgent } from './cli/local-client.ts';
 import { withConfig } from './cli/options.ts';
+import { addReplay } from './cli/replay.ts';
+import { addSupportBundle } from './cli/support-bundle.ts';
 import { addTail } from './cli/tail.ts';
 import { loadConfig } from './config.ts';
 import type { AgentStatus } from './local-api/status.ts';
@@ -101,6 +103,8 @@ addDoctor(program);
 addTail(program);
 addExport(program);
 addBlackbox(program);
+addReplay(program);
+addSupportBundle(program);
 
 withConfig(program.command('config').description('Look at the configuration.').command('check'))
   .description('Check the configuration and say what is wrong, with the path of each option.')

@@ -1,8 +1,6 @@
-import { request } from 'node:http';
-import { createInterface } from 'node:readline';
+import { type IncomingMessage, request } from 'node:http';
 import { DomainError, errorMessage } from '@outrider/shared/errors';
-import type { Command } from 'commander';
-import { InvalidArgumentError } from 'commander';
+import { type Command, InvalidArgumentError } from 'commander';
 import { loadConfig } from '../config.ts';
 import type { SampleJson } from '../export/sample-json.ts';
 import { notRunning, refusal } from './local-client.ts';
@@ -51,7 +49,7 @@ async function tail({
 async function* liveLines(socketPath: string, stream: string | undefined): AsyncGenerator<string, void, void> {
   const path = `/samples${stream === undefined ? '' : `?stream=${encodeURIComponent(stream)}`}`;
   const call = request({ socketPath, path, headers: { host: 'localhost' } });
-  const response = await new Promise<import('node:http').IncomingMessage>((resolve, reject) => {
+  const response = await new Promise<IncomingMessage>((resolve, reject) => {
     call.once('response', resolve);
     call.once('error', (cause) => reject(notRunning(socketPath, cause)));
     call.end();
@@ -63,7 +61,12 @@ async function* liveLines(socketPath: string, stream: string | undefined): Async
       for await (const chunk of response) chunks.push(chunk as Buffer);
       throw refusal(JSON.parse(Buffer.concat(chunks).toString('utf8') || 'null'));
     }
-    for await (const line of createInterface({ input: response })) if (line !== '') yield line;
+    let rest = '';
+    for await (const chunk of response.setEncoding('utf8')) {
+      const lines = (rest + String(chunk)).split('\n');
+      rest = lines.pop() ?? '';
+      yield* lines;
+    }
   } catch (error) {
     if (error instanceof DomainError) throw error;
     throw new DomainError('unavailable', `the agent went away: ${errorMessage(error)}`, { cause: error });
