@@ -265,7 +265,9 @@ export class Outbox implements Service {
   #isDue(now: MonotonicMs): boolean {
     const { flushIntervalMs, flushIntervalOfflineMs } = this.#options;
     const { openSince } = this.#builder;
-    return openSince !== undefined && now - openSince >= (this.#isLive ? flushIntervalMs : flushIntervalOfflineMs);
+    // The first samples of a start do not wait either: whoever restarts a robot wants to keep how it began.
+    const isSoon = this.#isLive || this.#totals.committed === 0;
+    return openSince !== undefined && now - openSince >= (isSoon ? flushIntervalMs : flushIntervalOfflineMs);
   }
 
   /** A recording is written up to one position for all its streams, so its full blocks wait for the open ones. */
