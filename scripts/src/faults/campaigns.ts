@@ -1,7 +1,17 @@
 import type { Campaign } from './campaign.ts';
+import { hostDeaths } from './host-deaths.ts';
 import { latchSlots } from './latches.ts';
 import { simulation } from './simulation.ts';
 import { flippedBits, tornJournals } from './torn.ts';
+import { tripsFifo, tripsOther } from './trips.ts';
 
 /** All campaigns, in the order in which they are run. */
-export const CAMPAIGNS: readonly Campaign[] = [tornJournals, flippedBits, latchSlots, simulation];
+export const CAMPAIGNS: readonly Campaign[] = [
+  hostDeaths,
+  tripsFifo,
+  tripsOther,
+  tornJournals,
+  flippedBits,
+  latchSlots,
+  simulation,
+];

@@ -1,9 +1,12 @@
 import { copyFileSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { CommandDesk } from '@outrider/edge-agent/commands/command-desk';
+import { CommandLog } from '@outrider/edge-agent/commands/command-log';
+import { TrustedKeys } from '@outrider/edge-agent/commands/trusted-keys';
+import { IdentityStore } from '@outrider/edge-agent/enroll/identity';
 import { Outbox } from '@outrider/edge-agent/outbox/outbox';
 import type { LaneName, StoredRecord } from '@outrider/edge-agent/outbox/records';
-import { FailsafeCommands } from '@outrider/edge-agent/uplink/commands';
 import { Session } from '@outrider/edge-agent/uplink/session';
 import { createLogger } from '@outrider/shared/log';
 import type { Sample, StreamLayout } from '@outrider/shared/telemetry';
@@ -17,6 +20,8 @@ const FAST_FOLDER = existsSync('/dev/shm') ? '/dev/shm' : tmpdir();
 
 export const silent = createLogger('faults', 'silent');
 export const newFolder = (name: string): string => mkdtempSync(join(FAST_FOLDER, `outrider-${name}-`));
+/** A folder on the disk, where an fsync costs what it costs. */
+export const newDiskFolder = (name: string): string => mkdtempSync(join(tmpdir(), `outrider-${name}-`));
 export const removeFolder = (dir: string): void => rmSync(dir, { recursive: true, force: true });
 
 /** Noise that nothing compresses away; `index` makes the sample unique. */
@@ -67,6 +72,8 @@ export class SimEdge {
   readonly #clock: Clock;
   readonly #network: SimNetwork;
   readonly #sizeMaxBytes: number;
+  readonly #commandDir = newFolder('sim-commands');
+  readonly #commands: CommandDesk;
   #dir = newFolder('sim');
   #link: ReturnType<SimNetwork['open']> | undefined;
   #reconnectAtMs = 0;
@@ -76,6 +83,15 @@ export class SimEdge {
     this.#network = network;
     this.#sizeMaxBytes = sizeMaxBytes;
     this.outbox = openOutbox(this.#dir, clock, sizeMaxBytes);
+    this.#commands = new CommandDesk({
+      device: DEVICE,
+      keys: new TrustedKeys(new IdentityStore(this.#commandDir), () => undefined),
+      commands: CommandLog.open(this.#commandDir, silent),
+      target: undefined,
+      record: (event) => this.outbox.appendEvent(event),
+      clock,
+      log: silent,
+    });
   }
 
   /** Connects when it is time to, and lets the session look at its timeouts. */
@@ -98,7 +114,7 @@ export class SimEdge {
         // Real time, which does not pass here: a lost hello ends with the connection instead.
         helloTimeoutMs: 2_000_000_000,
         outbox: this.outbox,
-        commands: new FailsafeCommands(undefined, this.#clock, silent),
+        commands: this.#commands,
         clock: this.#clock,
         log: silent,
         onAck: () => undefined,
@@ -144,6 +160,7 @@ export class SimEdge {
     this.session?.close();
     this.outbox.close();
     removeFolder(this.#dir);
+    removeFolder(this.#commandDir);
   }
 }
 

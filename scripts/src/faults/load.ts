@@ -1,0 +1,33 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { cpus } from 'node:os';
+import { fileURLToPath } from 'node:url';
+
+const CHILD = fileURLToPath(new URL('./load-child.js', import.meta.url));
+
+/** Processes that keep the machine busy: one spinning per core, one writing SQLite, one sending MQTT. */
+export class Load {
+  readonly #children: ChildProcess[] = [];
+
+  static start(secondsMax: number): Load {
+    const load = new Load();
+    const kinds = [...cpus().map(() => 'cpu'), 'sqlite', 'mqtt'];
+    for (const kind of kinds) {
+      // Each ends by itself, also when this process is killed.
+      const child = spawn(process.execPath, [CHILD, kind, String(secondsMax)], {
+        stdio: ['pipe', 'ignore', 'inherit'],
+      });
+      load.#children.push(child);
+    }
+    return load;
+  }
+
+  async stop(): Promise<void> {
+    for (const child of this.#children.splice(0)) {
+      if (child.exitCode !== null || child.signalCode !== null) continue;
+      const gone = once(child, 'exit');
+      child.kill('SIGKILL');
+      await gone;
+    }
+  }
+}

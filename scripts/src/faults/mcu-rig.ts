@@ -1,0 +1,203 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, renameSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { GuardLink, type GuardStatus, type Transition } from '@outrider/edge-agent/guard/guard-link';
+import { commissionLatchStore } from '@outrider/edge-agent/guard/latch-store';
+import { systemClock } from '@outrider/shared/time';
+import { repositoryRoot } from '../stack.ts';
+import { newDiskFolder, openOutbox, removeFolder, silent } from './sim-edge.ts';
+
+const FIRMWARE = join(repositoryRoot, 'firmware-bridge/firmware/build/outrider-mcu');
+const GUARD = join(repositoryRoot, 'edge-agent/dist/src/guard/main.js');
+const SICKNESS = fileURLToPath(new URL('./sick-guard.js', import.meta.url));
+
+/** Why the rig cannot run here; `false` when it can. */
+export const noFirmware: string | false = existsSync(FIRMWARE) ? false : 'the firmware is not built';
+
+/** A change of state that the firmware printed; `mono_us` is CLOCK_MONOTONIC. */
+export interface McuChange {
+  readonly state: string;
+  readonly reason: string;
+  readonly motion: boolean;
+  readonly mono_us: number;
+}
+
+const DWELL_CAUSES = ['estop', 'guard_fault', 'mcu_silent', 'mcu_fault', 'source_stale', 'agent_stuck'];
+const PATIENCE_MS = 10_000;
+
+/** The real firmware on a pty, the real guard process, and in this process an agent that keeps what it hears. */
+export class McuRig {
+  readonly changes: McuChange[] = [];
+  readonly transitions: Transition[] = [];
+  readonly log: string[] = [];
+  link!: GuardLink;
+  guard!: ChildProcess;
+  readonly #dir = newDiskFolder('mcu');
+  readonly #outbox = openOutbox(join(this.#dir, 'outbox'), systemClock, 64 * 1024 * 1024);
+  readonly #stop = new AbortController();
+  #mcu: ChildProcess | undefined;
+  #linkDone: Promise<void> = Promise.resolve();
+  #outboxDone: Promise<void> = Promise.resolve();
+  #samples = 0;
+  #stored = 0;
+
+  static async start(scheduling: 'fifo' | 'other' | 'auto'): Promise<McuRig> {
+    const rig = new McuRig();
+    try {
+      await rig.#startMcu();
+      const dwell = [...DWELL_CAUSES, 'mechanical_lock'].map((cause) => [cause, 20]);
+      const config = {
+        robot: { id: 'RB-FAULTS' },
+        state_dir: rig.#dir,
+        sources: [{ type: 'serial', path: rig.#line, baud: 921_600 }],
+        // Every limit as it is by default; only waiting for a recovery is short.
+        failsafe: {
+          accept_looser: true,
+          looser_reason: 'a simulated robot that is recovered thousands of times',
+          clear_dwell_ms: Object.fromEntries(dwell),
+        },
+        guard: { scheduling },
+      };
+      writeFileSync(rig.#configPath, JSON.stringify(config));
+      await commissionLatchStore(join(rig.#dir, 'latches'));
+      rig.startGuard();
+      rig.#startAgent();
+      return rig;
+    } catch (error) {
+      await rig.close();
+      throw error;
+    }
+  }
+
+  get #line(): string {
+    return join(this.#dir, 'tty');
+  }
+
+  get #configPath(): string {
+    return join(this.#dir, 'edge.yaml');
+  }
+
+  get lastChange(): McuChange | undefined {
+    return this.changes.at(-1);
+  }
+
+  startGuard(): void {
+    const guard = spawn(process.execPath, ['--import', SICKNESS, GUARD, '--config', this.#configPath], {
+      stdio: ['ignore', 'ignore', 'pipe'],
+    });
+    guard.stderr.on('data', (bytes: Buffer) => {
+      this.log.push(...bytes.toString().split('\n').filter(Boolean));
+      this.log.splice(0, Math.max(0, this.log.length - 50));
+    });
+    this.guard = guard;
+  }
+
+  async endGuard(): Promise<void> {
+    if (this.guard.exitCode !== null || this.guard.signalCode !== null) return;
+    const gone = once(this.guard, 'exit');
+    this.guard.kill('SIGKILL');
+    await gone;
+  }
+
+  /** Takes the name of the line away, so that nobody opens it again, or gives it back. */
+  hideLine(isHidden: boolean): void {
+    const hidden = `${this.#line}.hidden`;
+    if (isHidden) renameSync(this.#line, hidden);
+    else if (existsSync(hidden)) renameSync(hidden, this.#line);
+  }
+
+  /** A line for the simulated robot: `overheat 3`, `estop on`. */
+  control(line: string): void {
+    this.#mcu?.stdin?.write(`${line}\n`);
+  }
+
+  /** Polls until something is there. @throws Error that names what did not come. */
+  async until<T>(what: string, look: () => T | undefined | false): Promise<T> {
+    const endMs = systemClock.monotonicMs() + PATIENCE_MS;
+    for (;;) {
+      const found = look();
+      if (found !== undefined && found !== false) return found;
+      if (systemClock.monotonicMs() > endMs)
+        throw new Error(
+          `waited ${PATIENCE_MS} ms for ${what}; MCU ${JSON.stringify(this.lastChange)}, guard ` +
+            `${JSON.stringify(this.link.status())}\n${this.log.slice(-6).join('\n')}`,
+        );
+      await sleep(2);
+    }
+  }
+
+  untilStatus(what: string, holds: (status: GuardStatus) => boolean): Promise<GuardStatus> {
+    return this.until(what, () => {
+      const status = this.link.status();
+      return status && holds(status) ? status : undefined;
+    });
+  }
+
+  /** Recovers until it is granted, and waits for motion. */
+  async recover(): Promise<void> {
+    const endMs = systemClock.monotonicMs() + PATIENCE_MS;
+    for (;;) {
+      const { latchId, recoverNonce } = this.link.status() ?? {};
+      const outcome = await this.link
+        .recover({ latchId: latchId ?? 0, nonce: recoverNonce ?? '', local: true, requestedBy: 'faults', traceId: '' })
+        .catch((error: unknown) => ({ done: false, detail: String(error), unmet: [] as readonly string[] }));
+      if (outcome.done) break;
+      if (systemClock.monotonicMs() > endMs)
+        throw new Error(
+          `no recovery: ${outcome.detail}: ${outcome.unmet.join('; ')}\n${this.log.slice(-6).join('\n')}`,
+        );
+      await sleep(10);
+    }
+    await this.until('motion', () => this.lastChange?.motion === true);
+  }
+
+  async close(): Promise<void> {
+    this.#stop.abort();
+    await this.#linkDone;
+    await this.#outboxDone;
+    this.#outbox.close();
+    if (this.guard) await this.endGuard();
+    if (this.#mcu && this.#mcu.exitCode === null && this.#mcu.signalCode === null) {
+      const gone = once(this.#mcu, 'exit');
+      this.#mcu.kill('SIGKILL');
+      await gone;
+    }
+    removeFolder(this.#dir);
+  }
+
+  async #startMcu(): Promise<void> {
+    const mcu = spawn(FIRMWARE, ['--link', this.#line], { stdio: ['pipe', 'pipe', 'inherit'] });
+    this.#mcu = mcu;
+    createInterface({ input: mcu.stdout }).on('line', (line) => {
+      const said = JSON.parse(line) as McuChange & { readonly event: string };
+      if (said.event === 'state') this.changes.push(said);
+    });
+    await this.until('the pty', () => existsSync(this.#line));
+  }
+
+  /** An agent that writes every sample and every transition to its outbox, as the real one does. */
+  #startAgent(): void {
+    this.link = new GuardLink({
+      socketPath: join(this.#dir, 'guard.sock'),
+      agentBootId: 'faults',
+      transitionsStored: () => this.#stored,
+      clock: systemClock,
+      log: silent,
+    });
+    this.link.onSample((sample) => {
+      this.#outbox.appendSample(sample);
+      this.#samples += 1;
+      this.link.progress(this.#samples);
+    });
+    this.link.onTransition(async (transition) => {
+      this.transitions.push(transition);
+      this.#stored = transition.transitionId ?? 0;
+    });
+    this.#linkDone = this.link.run(this.#stop.signal);
+    this.#outboxDone = this.#outbox.run(this.#stop.signal);
+  }
+}
