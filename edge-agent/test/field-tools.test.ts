@@ -222,6 +222,17 @@ t.test('what was wrong with a source is over when its state changes; its rate st
   t.match(board.views(), [{ state: 'stale', code: 'incompatible_qos', rate_hz: 0 }], 'within one state it stays');
 });
 
+t.test('a record of an old recording waits since it was written, not since its samples were taken', async (t) => {
+  const outbox = openOutbox(t.testdir());
+  t.teardown(() => outbox.close());
+  const old = sampleOf(jointLayout('old'), 1);
+  outbox.appendSample({ ...old, stampNs: 0n, receivedNs: 1_546_300_800_000_000_000n });
+  outbox.flush();
+  const { records, oldestMs } = outbox.stats().lanes.telemetry;
+  t.equal(records, 1);
+  t.ok(Math.abs(Date.now() - oldestMs) < 60_000, `${oldestMs}`);
+});
+
 t.test('each tool explains itself with examples', async (t) => {
   for (const verb of [['doctor'], ['export'], ['tail'], ['blackbox', 'export'], ['replay'], ['support-bundle']]) {
     const { code, out } = await run([...verb, '--help']);

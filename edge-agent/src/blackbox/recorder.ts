@@ -1,5 +1,4 @@
 import { basename, join } from 'node:path';
-import { setImmediate as turn } from 'node:timers/promises';
 import { errorMessage } from '@outrider/shared/errors';
 import type { Logger } from '@outrider/shared/log';
 import type { outrider } from '@outrider/shared/messages';
@@ -30,8 +29,9 @@ export interface BlackBoxOptions {
   readonly onRecorded: (box: BoxView) => void;
 }
 
-/** Samples written before the event loop gets its turn: a millisecond or two, so that the agent never looks stuck. */
-const SAMPLES_PER_TURN = 50;
+/** Samples written in one go: a millisecond or two. Then everybody else, so that the agent never looks stuck. */
+const SAMPLES_PER_TURN = 25;
+const TURN_PAUSE_MS = 2;
 const POLL_MS = 50;
 /** Trips that follow each other extend one box, up to so many times the time after a trip. */
 const EXTENSIONS_MAX = 6;
@@ -178,7 +178,7 @@ export class BlackBoxRecorder implements Service {
     span: { fromNs: bigint; toNs: bigint; samples: number },
   ): Promise<void> {
     for (const [i, sample] of samples.entries()) {
-      if (i % SAMPLES_PER_TURN === 0) await turn();
+      if (i % SAMPLES_PER_TURN === SAMPLES_PER_TURN - 1) await pause(TURN_PAUSE_MS, NEVER);
       await file.add(sample);
       if (span.fromNs === 0n) span.fromNs = sample.receivedNs;
       span.toNs = sample.receivedNs;

@@ -2,11 +2,11 @@ import { existsSync } from 'node:fs';
 import { DomainError } from '@outrider/shared/errors';
 import { outrider } from '@outrider/shared/messages';
 import { decodeBlock, sampleAt } from '@outrider/shared/protocol/block';
-import { bodyCrc } from '@outrider/shared/protocol/codec';
 import type { Sample } from '@outrider/shared/telemetry';
 import Database from 'better-sqlite3';
 import { unpackRecords } from '../local-api/record-page.ts';
 import { databasePath, StateLock } from '../outbox/database.ts';
+import { isSoundRow, type StoredRow } from '../outbox/records.ts';
 
 /** One page of a running agent's outbox. */
 export interface OutboxPage {
@@ -20,13 +20,6 @@ export interface ExportNotes {
   gaps: number;
   /** Rows whose checksum is wrong; left out. */
   damaged: number;
-}
-
-interface TelemetryRow {
-  readonly seq_to: number;
-  readonly crc: number;
-  readonly kind: number;
-  readonly body: Buffer;
 }
 
 /** The samples that a running agent still has on disk, oldest record first. */
@@ -66,11 +59,11 @@ export function* samplesOfDisk(stateDir: string, notes: ExportNotes): Generator<
       // EXCLUSIVE needs no shared memory file, so that nothing of ours stays in the folder.
       db.pragma('locking_mode = EXCLUSIVE');
       db.pragma('query_only = ON');
-      const rows = db.prepare<[], TelemetryRow>('SELECT seq_to, crc, kind, body FROM telemetry ORDER BY seq');
-      for (const { kind, crc, body } of rows.iterate()) {
-        if (kind === outrider.v1.BodyKind.BODY_GAP) notes.gaps += 1;
-        else if (crc !== bodyCrc(body)) notes.damaged += 1;
-        else yield* samplesOfBlock(body);
+      const rows = db.prepare<[], StoredRow>('SELECT * FROM telemetry ORDER BY seq');
+      for (const row of rows.iterate()) {
+        if (!isSoundRow(row, 'telemetry')) notes.damaged += 1;
+        else if (row.kind === outrider.v1.BodyKind.BODY_GAP) notes.gaps += 1;
+        else yield* samplesOfBlock(row.body);
       }
     } finally {
       db.close();

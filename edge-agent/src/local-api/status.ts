@@ -68,6 +68,6 @@ export interface LaneView {
   readonly samples: number;
   readonly bytes: number;
   readonly max_seq: number;
-  /** Age of the oldest record that waits; 0 when none does. [s] */
+  /** How long the oldest record has waited since it was written, whatever its samples' time; 0 when none does. [s] */
   readonly lag_s: number;
 }

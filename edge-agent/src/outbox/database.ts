@@ -258,8 +258,13 @@ function createSchema(db: Db): void {
       samples INTEGER NOT NULL,
       from_ms REAL NOT NULL,
       to_ms REAL NOT NULL,
+      written_ms REAL NOT NULL DEFAULT (unixepoch('subsec') * 1000),
       body BLOB NOT NULL
     )`);
+    // For people only: how long a record has waited, also one of a recording from years ago. Not in the row's CRC.
+    const columns = db.pragma(`table_info(${lane})`) as { readonly name: string }[];
+    if (!columns.some(({ name }) => name === 'written_ms'))
+      db.exec(`ALTER TABLE ${lane} ADD COLUMN written_ms REAL NOT NULL DEFAULT 0`);
   }
   // Ids of the last events, so that one which is reported again after a crash is not stored again.
   db.exec('CREATE TABLE IF NOT EXISTS recent_events (id INTEGER PRIMARY KEY, event_ids TEXT NOT NULL)');

@@ -30,7 +30,7 @@ export interface LaneStats {
   readonly samples: number;
   /** Highest position ever given out; 0 when none was. */
   readonly maxSeq: number;
-  /** When the oldest record began, by the wall clock; 0 when the lane is empty. */
+  /** When the oldest record was written, by the wall clock; 0 when the lane is empty or nobody knows. */
   readonly oldestMs: number;
 }
 
@@ -57,7 +57,7 @@ export class LaneTable {
   readonly #totals: Statement<[], { records: number; bytes: number | null; samples: number | null }>;
   readonly #range: Statement<[number, number], { records: number; bytes: number | null; samples: number | null }>;
   readonly #nth: Statement<[number, number], { seq: number }>;
-  readonly #oldest: Statement<[], { seq: number; from_ms: number }>;
+  readonly #oldest: Statement<[], { seq: number; written_ms: number }>;
   readonly #highest: Statement<[], { seq: number | null }>;
   readonly #quarantine: Statement<[string, number, string, Uint8Array]>;
   #records = 0;
@@ -87,7 +87,7 @@ export class LaneTable {
     this.#totals = db.prepare(`SELECT ${totals} FROM ${lane}`);
     this.#range = db.prepare(`SELECT ${totals} FROM ${lane} WHERE seq BETWEEN ? AND ?`);
     this.#nth = db.prepare(`SELECT seq FROM ${lane} WHERE seq <= ? ORDER BY seq LIMIT 1 OFFSET ?`);
-    this.#oldest = db.prepare(`SELECT seq, from_ms FROM ${lane} ORDER BY seq LIMIT 1`);
+    this.#oldest = db.prepare(`SELECT seq, written_ms FROM ${lane} ORDER BY seq LIMIT 1`);
     this.#highest = db.prepare(
       // As SQLite decides it: by its counter, or by the rows when they are beyond it.
       `SELECT MAX(seq) AS seq FROM (SELECT seq FROM sqlite_sequence WHERE name = '${lane}' UNION ALL SELECT MAX(seq) FROM ${lane})`,
@@ -122,7 +122,7 @@ export class LaneTable {
       bytes: this.#bytes,
       samples: this.#samples,
       maxSeq: this.maxSeq,
-      oldestMs: this.#oldest.get()?.from_ms ?? 0,
+      oldestMs: this.#oldest.get()?.written_ms ?? 0,
     };
   }
 
