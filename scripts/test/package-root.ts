@@ -1,0 +1,170 @@
+import { type ChildProcess, execFile, execFileSync, spawn } from 'node:child_process';
+import {
+  createWriteStream,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { repositoryRoot } from '../src/stack.ts';
+
+const run = promisify(execFile);
+const SUITE = 'bookworm';
+const MIRROR = 'http://deb.debian.org/debian';
+const CACHE = join(repositoryRoot, '.outrider/package');
+/** Nothing of this machine's settings reaches the clean root. */
+const ENVIRONMENT = {
+  PATH: '/usr/sbin:/usr/bin:/sbin:/bin',
+  HOME: '/root',
+  LANG: 'C.UTF-8',
+  DEBIAN_FRONTEND: 'noninteractive',
+};
+/**
+ * Mounts and changes root in a mount namespace of the command's own: they end with the command, however it ends, and
+ * never show on this machine, so that removing the folder cannot reach what was mounted there.
+ */
+const ENTER = 'mount --rbind /dev "$0/dev" && mount -t proc proc "$0/proc" && exec chroot "$0" "$@"';
+const OUTPUT_BYTES_MAX = 16 * 1024 * 1024;
+/** What changes by installing anything at all. */
+const BOOKKEEPING =
+  /^\/(dev|proc|sys|tmp|run|root)(\/|$)|^\/var\/(lib\/(dpkg|systemd)|cache|log)(\/|$)|^\/etc\/(passwd|group|g?shadow|sub[ug]id)-?$/;
+
+/** Why a clean root cannot be made here, or false. */
+export function cleanRootSkip(): string | false {
+  if (process.getuid?.() !== 0) return 'needs root, for chroot';
+  for (const tool of ['debootstrap', 'unshare', 'setpriv']) if (!isThere(tool)) return `needs ${tool}`;
+  try {
+    execFileSync('unshare', ['--mount', '--propagation', 'private', 'true'], { stdio: 'ignore' });
+    return false;
+  } catch {
+    return 'needs the right to unshare mounts';
+  }
+}
+
+export const isThere = (tool: string): boolean => {
+  try {
+    execFileSync('sh', ['-c', `command -v ${tool}`], { stdio: 'ignore' });
+    return true;
+  } catch {
+    return false;
+  }
+};
+
+/** What a command in the root said, and how it ended. */
+export interface Said {
+  readonly code: number;
+  readonly out: string;
+  readonly err: string;
+}
+
+/** A Debian 12 with nothing but what every Debian has, and the programs that run in it. */
+export class CleanRoot {
+  readonly path = mkdtempSync(join(tmpdir(), 'outrider-root-'));
+  readonly #children = new Set<ChildProcess>();
+
+  private constructor() {}
+
+  /** Made by debootstrap once, then unpacked from a copy. */
+  static async create(): Promise<CleanRoot> {
+    const architecture = execFileSync('dpkg', ['--print-architecture'], { encoding: 'utf8' }).trim();
+    const tarball = join(CACHE, `${SUITE}-${architecture}.tar`);
+    if (!existsSync(tarball)) await bootstrap(tarball);
+    const root = new CleanRoot();
+    try {
+      await run('tar', ['-xf', tarball, '-C', root.path]);
+      return root;
+    } catch (error) {
+      await root.close();
+      throw error;
+    }
+  }
+
+  /** Runs a command as root inside, to its end. */
+  async run(command: string, ...args: string[]): Promise<Said> {
+    try {
+      const { stdout, stderr } = await run('unshare', this.#enter([command, ...args]), {
+        env: ENVIRONMENT,
+        maxBuffer: OUTPUT_BYTES_MAX,
+      });
+      return { code: 0, out: stdout, err: stderr };
+    } catch (error) {
+      const { code, stdout, stderr } = error as { code?: unknown; stdout?: string; stderr?: string };
+      return { code: typeof code === 'number' ? code : -1, out: stdout ?? '', err: stderr ?? String(error) };
+    }
+  }
+
+  /** Starts a program of the service user, as its unit would. It dies with this process at the latest. */
+  start(logFile: string, command: string, ...args: string[]): ChildProcess {
+    const asService = ['setpriv', '--reuid', 'outrider', '--regid', 'outrider', '--init-groups', '--pdeathsig', 'KILL'];
+    const child = spawn('unshare', this.#enter([...asService, command, ...args]), {
+      env: ENVIRONMENT,
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    const log = createWriteStream(join(this.path, logFile), { flags: 'a' });
+    child.stdout.pipe(log, { end: false });
+    child.stderr.pipe(log, { end: false });
+    this.#children.add(child);
+    child.on('exit', () => this.#children.delete(child));
+    return child;
+  }
+
+  /** Every path inside, except what any installation changes. */
+  listing(): string[] {
+    return readdirSync(this.path, { recursive: true, withFileTypes: true })
+      .map((entry) => join(entry.parentPath, entry.name).slice(this.path.length))
+      .filter((path) => !BOOKKEEPING.test(path))
+      .sort();
+  }
+
+  /** Whether something has this name inside; a dangling link counts. */
+  has(path: string): boolean {
+    return lstatSync(join(this.path, path), { throwIfNoEntry: false }) !== undefined;
+  }
+
+  async close(): Promise<void> {
+    await Promise.all([...this.#children].map((child) => end(child, 'SIGKILL')));
+    rmSync(this.path, { recursive: true, force: true });
+  }
+
+  #enter(command: readonly string[]): string[] {
+    return ['--mount', '--propagation', 'private', 'sh', '-c', ENTER, this.path, ...command];
+  }
+}
+
+/** Sends a signal and waits until the process is gone, killed when it takes too long. @returns Whether it was killed. */
+export async function end(child: ChildProcess, signal: 'SIGTERM' | 'SIGKILL', patienceMs = 1000): Promise<boolean> {
+  if (child.exitCode === null && child.signalCode === null) {
+    const gone = new Promise((resolve) => child.once('exit', resolve));
+    child.kill(signal);
+    const insist = setTimeout(() => child.kill('SIGKILL'), patienceMs);
+    await gone;
+    clearTimeout(insist);
+  }
+  return child.signalCode === 'SIGKILL';
+}
+
+async function bootstrap(tarball: string): Promise<void> {
+  mkdirSync(CACHE, { recursive: true });
+  const folder = mkdtempSync(join(tmpdir(), 'outrider-debootstrap-'));
+  try {
+    // It mounts, too.
+    const separate = ['--mount', '--propagation', 'private', 'debootstrap', '--variant=minbase', SUITE, folder, MIRROR];
+    await run('unshare', separate, { maxBuffer: OUTPUT_BYTES_MAX });
+    await run('sh', [
+      '-c',
+      'rm -f "$1"/var/cache/apt/archives/*.deb && tar -C "$1" -cf "$2.new" .',
+      'sh',
+      folder,
+      tarball,
+    ]);
+    renameSync(`${tarball}.new`, tarball);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
