@@ -1,3 +1,4 @@
+import { systemClock } from '@outrider/shared/time';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 
 const CONFIG_DEFAULT = '/etc/outrider/edge.yaml';
@@ -17,7 +18,7 @@ export function pastTime(text: string): bigint {
   const ago = /^(\d+(?:\.\d+)?)([smhd])$/.exec(text.trim());
   if (ago) {
     const spanMs = Number(ago[1]) * SPANS_MS[ago[2] as keyof typeof SPANS_MS];
-    return BigInt(Math.round(Date.now() - spanMs)) * 1_000_000n;
+    return BigInt(Math.round(systemClock.epochMs() - spanMs)) * 1_000_000n;
   }
   const ms = Date.parse(text);
   if (Number.isNaN(ms))

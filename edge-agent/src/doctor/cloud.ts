@@ -25,7 +25,7 @@ const DISTRUST = /certificate|CERT|self-signed|SELF_SIGNED|alert|altnames|unable
 export function cloudChecks(config: AgentConfig, status: AgentStatus | undefined, clock: Clock): Check[] {
   return [
     { area: 'cloud https', run: () => httpFindings(config, clock) },
-    { area: 'cloud mqtt', run: () => mqttFindings(config, status) },
+    { area: 'cloud mqtt', run: () => mqttFindings(config, status, clock) },
   ];
 }
 
@@ -33,7 +33,7 @@ async function httpFindings(config: AgentConfig, clock: Clock): Promise<Found[]>
   const { httpUrl } = config.cloud;
   const url = new URL('/health', httpUrl);
   try {
-    const { status, date, ms } = await get(url, authorityOf(config));
+    const { status, date, ms } = await get(url, authorityOf(config), clock);
     const skewMs = date === undefined ? 0 : clock.epochMs() - Date.parse(date);
     const found =
       status < 500
@@ -60,7 +60,7 @@ async function httpFindings(config: AgentConfig, clock: Clock): Promise<Found[]>
   }
 }
 
-async function mqttFindings(config: AgentConfig, status: AgentStatus | undefined): Promise<Found[]> {
+async function mqttFindings(config: AgentConfig, status: AgentStatus | undefined, clock: Clock): Promise<Found[]> {
   const identity = identityOf(config);
   const address = config.cloud.mqttUrl ?? identity?.mqttUrl;
   if (!identity || address === undefined)
@@ -70,7 +70,7 @@ async function mqttFindings(config: AgentConfig, status: AgentStatus | undefined
     ? `; the agent's link is ${status.link.state}${status.link.reason ? ` (${status.link.reason})` : ''}`
     : '';
   try {
-    const ms = await shakeHands(hostname.replace(/^\[|\]$/g, ''), Number(port || 8883), identity);
+    const ms = await shakeHands(hostname.replace(/^\[|\]$/g, ''), Number(port || 8883), identity, clock);
     const words = `${address}: TLS with this robot's certificate in ${ms} ms${link}`;
     const isDown = status !== undefined && status.link.state !== 'connected' && status.link.state !== 'online';
     return [
@@ -90,8 +90,12 @@ function connectionFinding(where: string, error: unknown, distrusted: string): F
     : warn(`${where}: ${words}`, OFFLINE_MEND);
 }
 
-function get(url: URL, ca: string | undefined): Promise<{ status: number; date: string | undefined; ms: number }> {
-  const started = performance.now();
+function get(
+  url: URL,
+  ca: string | undefined,
+  clock: Clock,
+): Promise<{ status: number; date: string | undefined; ms: number }> {
+  const started = clock.monotonicMs();
   const send = url.protocol === 'https:' ? httpsRequest : httpRequest;
   return new Promise((resolve, reject) => {
     const call = send(url, { agent: false, ...(ca === undefined ? {} : { ca }) });
@@ -106,7 +110,7 @@ function get(url: URL, ca: string | undefined): Promise<{ status: number; date: 
       resolve({
         status: response.statusCode ?? 0,
         date: response.headers.date,
-        ms: Math.round(performance.now() - started),
+        ms: Math.round(clock.monotonicMs() - started),
       });
       call.destroy();
     });
@@ -115,8 +119,8 @@ function get(url: URL, ca: string | undefined): Promise<{ status: number; date: 
 }
 
 /** TLS only: an MQTT session with this name would throw out the agent's own. */
-function shakeHands(host: string, port: number, identity: StoredIdentity): Promise<number> {
-  const started = performance.now();
+function shakeHands(host: string, port: number, identity: StoredIdentity, clock: Clock): Promise<number> {
+  const started = clock.monotonicMs();
   return new Promise((resolve, reject) => {
     const { privateKey: key, certificate: cert, ca } = identity;
     const socket = connect({ host, port, key, cert, ca, ...(isIP(host) === 0 ? { servername: host } : {}) });
@@ -128,7 +132,7 @@ function shakeHands(host: string, port: number, identity: StoredIdentity): Promi
     const timer = setTimeout(() => settle(() => reject(new Error(`no answer within ${TIMEOUT_MS} ms`))), TIMEOUT_MS);
     socket.once('error', (error) => settle(() => reject(error)));
     socket.once('secureConnect', () => {
-      const ms = Math.round(performance.now() - started);
+      const ms = Math.round(clock.monotonicMs() - started);
       socket.once('close', () =>
         settle(() => reject(new Error('the broker closed the connection: certificate refused'))),
       );

@@ -29,6 +29,7 @@ export interface BundlePorts {
   readonly secrets: readonly string[];
 }
 
+const JOURNAL = 'journalctl';
 const LOG_BYTES_MAX = 512 * 1024;
 const LOG_LINES_MAX = 2000;
 const JOURNAL_TIMEOUT_MS = 5000;
@@ -178,7 +179,7 @@ async function logText(file: string | undefined): Promise<string> {
   if (file !== undefined) return lastLines(file);
   const args = ['-u', 'outrider-edge', '-u', 'outrider-guard', '-n', String(LOG_LINES_MAX), '--no-pager', '-o', 'cat'];
   return new Promise((resolve) => {
-    execFile('journalctl', args, { timeout: JOURNAL_TIMEOUT_MS, maxBuffer: 16 * LOG_BYTES_MAX }, (error, stdout) =>
+    execFile(JOURNAL, args, { timeout: JOURNAL_TIMEOUT_MS, maxBuffer: 16 * LOG_BYTES_MAX }, (error, stdout) =>
       resolve(error ? `no journal here (${error.message.split('\n')[0]}); name a log file with --log\n` : stdout),
     );
   });
