@@ -4,12 +4,15 @@ import { join } from 'node:path';
 import { errorMessage } from '@outrider/shared/errors';
 import { systemClock, toIso } from '@outrider/shared/time';
 import { Command, InvalidArgumentError } from 'commander';
+import { EVALUATOR_PLANS } from './bench/evaluator-rows.ts';
 import { format, machine, type Row, type RowPlan, RowSkipped } from './bench/measure.ts';
 import { OUTBOX_PLANS } from './bench/outbox-rows.ts';
+import { ROBOT_PLANS } from './bench/robot-rows.ts';
+import { STOP_PLANS } from './bench/stop-rows.ts';
 import { repositoryRoot } from './stack.ts';
 
 const PAIRS_DEFAULT = 7;
-const PLANS: readonly RowPlan[] = [...OUTBOX_PLANS];
+const PLANS: readonly RowPlan[] = [...STOP_PLANS, ...EVALUATOR_PLANS, ...OUTBOX_PLANS, ...ROBOT_PLANS];
 
 /** What became of one plan. */
 type Outcome = { readonly rows: readonly Row[] } | { readonly skipped: string } | { readonly failed: string };
