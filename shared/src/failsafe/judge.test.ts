@@ -1,99 +1,9 @@
 import t from 'tap';
 import type { Sample } from '../telemetry.ts';
-import {
-  type CommLimits,
-  classifyComm,
-  classifyHost,
-  type HealthFacts,
-  RateMeter,
-  stricterComm,
-} from './classify-agent.ts';
 import { rollPitchOf } from './classify-body.ts';
-import { insideM } from './classify-place.ts';
 import { type Signals, signalsOf } from './classify-signals.ts';
-import { gateOf, type JudgeLimits, SignalJudge } from './judge.ts';
-import type { CauseId } from './rules.ts';
-
-const LIMITS: JudgeLimits = {
-  joints: {
-    knee: { velocityMaxRadps: 2, effortMaxNm: 50 },
-    elbow: { trackingMaxRad: 0.1 },
-  },
-  thermal: { maxC: 85, tripC: 95, clearC: 70 },
-  thermalStreams: ['/motors'],
-  standstillRadps: 0.02,
-  trackingMaxRad: 0.5,
-  history: { jumpRadpsMax: 50, jumpMarginRad: 0.2, frozenMs: 1000, motorRiseMaxCps: 5, riseWindowMs: 5000 },
-  body: {
-    imuStreams: ['mcu/imu'],
-    rollMaxRad: 0.8,
-    pitchMaxRad: 0.6,
-    uprightMaxRad: 0.5,
-    freeFallMps2: 3,
-    freeFallMs: 100,
-    freeFallMsMax: 300,
-    impactMps2: 30,
-  },
-  power: {
-    batteryStreams: ['mcu/power'],
-    criticalSoc: 0.05,
-    clearSoc: 0.15,
-    lowSoc: 0.2,
-    voltageMinV: 40,
-    sagRatio: 0.15,
-    maxC: 55,
-    tripC: 65,
-    clearC: 45,
-  },
-  host: { diskMinBytes: 256e6, slowFactor: 0.5 },
-  geofence: {
-    frame: 'map',
-    corners: [
-      [0, 0],
-      [10, 0],
-      [10, 10],
-      [0, 10],
-    ],
-    marginM: 0.2,
-  },
-  inwardSpeedMaxMps: 0.1,
-};
-const OPEN = { isOpen: true, isReturning: false };
-const CLOSED = { isOpen: false, isReturning: false };
-const RETURNING = { isOpen: true, isReturning: true };
-
-const joints = (change: Partial<Signals> = {}): Signals => ({
-  stream: 'mcu/joint_state',
-  kind: 'joint_state',
-  names: ['knee', 'elbow'],
-  positionRad: [0, 0],
-  velocityRadps: [0, 0],
-  effortNm: [0, 0],
-  temperatureC: [],
-  isOwn: true,
-  isMalformed: false,
-  ...change,
-});
-const other = (stream: string, kind: string, change: Partial<Signals>): Signals => ({
-  ...joints({ stream, kind, names: [], positionRad: [], velocityRadps: [], effortNm: [] }),
-  ...change,
-});
-
-/** A judge that remembers, and what it says of one channel now. */
-function judgeOf(limits: JudgeLimits = LIMITS) {
-  const judge = new SignalJudge(limits);
-  return (
-    signals: Signals,
-    atMs: number,
-    cause: CauseId,
-    channel = signals.stream,
-    gate = OPEN,
-    rateHz = 50,
-  ): string => {
-    const found = judge.judge(signals, atMs, rateHz, gate).filter((r) => r.cause === cause && r.channel === channel);
-    return found.map((reading) => reading.verdict).join() || 'none';
-  };
-}
+import { gateOf } from './judge.ts';
+import { CLOSED, joints, judgeOf, LIMITS, OPEN, other, RETURNING } from './testing/judge-rig.ts';
 
 t.test('torque: outside its limit is bad, unreadable is unknown, without a limit it does not matter', async (t) => {
   const at = (effortNm: number[], names = ['knee', 'elbow']): string =>
@@ -133,6 +43,17 @@ t.test('encoders: a jump stops at once, what a joint can do does not', async (t)
   t.equal(step(0.281, 0), 'severe');
   t.equal(step(0.201, 0, 0, 0), 'severe', 'without a promised rate there is no period');
   t.equal(step(0.5, 100), 'clear', 'a longer step may be larger');
+  t.same([step(0.27997, 0), step(0.28004, 0)], ['clear', 'severe'], 'a period of exactly 20 ms');
+  t.same([step(4.1, 0, 0, 1), step(4.3, 0, 0, 1)], ['clear', 'severe'], 'a period of 1 s');
+  const own = judgeOf();
+  const free = (rad: number, atMs: number): string =>
+    own(
+      joints({ names: ['x'], positionRad: [rad], effortNm: [] }),
+      atMs,
+      'mechanical_lock',
+      'mcu/joint_state encoders',
+    );
+  t.same([free(0, 0), free(1.19, 20), free(2.4, 40)], ['clear', 'clear', 'severe'], 'an own joint without limits');
   t.same([step(1.19, 20, 1), step(1.21, 20, 1)], ['clear', 'severe'], 'a joint without a velocity limit');
 });
 
@@ -147,7 +68,11 @@ t.test('encoders: broken values are no place to jump from, other joints start ov
   t.equal(at([0.1, 3], 80), 'clear');
   t.equal(at([3, 0.1], 100, ['elbow', 'knee']), 'clear', 'renamed joints are other joints');
   t.equal(at([3, 3], 120, ['elbow', 'knee']), 'severe');
-  t.equal(at([3], 140, ['elbow']), 'clear');
+  t.equal(at([9], 140, ['elbow']), 'clear', 'fewer joints start over');
+  t.equal(at([0, 0], 160), 'clear');
+  at([Number.NaN, 0], 180);
+  t.equal(at([3, 0], 200), 'severe', 'a jump that hides behind a broken value');
+  t.equal(at([3, 9], 220, ['knee', 'wrist']), 'clear', 'one joint is another');
   t.equal(judge(joints({ positionRad: [] }), 160, 'mechanical_lock', 'mcu/joint_state encoders'), 'none');
   const foreign = { isOwn: false, stream: '/js' };
   const strange = (names: string[]): string =>
@@ -173,6 +98,10 @@ t.test('encoders: a joint that says it moves while its position is frozen is unk
   t.equal(at(0.1001, 0.02, 9000), 'clear');
   t.equal(at(0.1001, 0.5, 9500), 'clear');
   t.equal(at(0.1001, 0.5, 10_001), 'unknown', 'counted from when it began to move');
+  const mute = judgeOf();
+  const still = (atMs: number): string =>
+    mute(joints({ velocityRadps: [] }), atMs, 'mechanical_lock', 'mcu/joint_state encoders');
+  t.same([still(0), still(5000)], ['clear', 'clear'], 'who says no velocity does not say that it moves');
 });
 
 t.test('motors that heat up too fast are bad once the window is full', async (t) => {
@@ -188,6 +117,16 @@ t.test('motors that heat up too fast are bad once the window is full', async (t)
     slow(joints({ temperatureC: [celsius, 20] }), atMs, 'thermal_shutdown', 'mcu/joint_state rise');
   t.same([rise(20, 0), rise(45, 5000), rise(70.1, 10_000)], ['clear', 'clear', 'bad'], 'exactly 5 C/s is allowed');
   t.equal(rise(70.7, 10_100), 'bad', 'against the start of the window, not the last sample');
+  const late = judgeOf();
+  const after = (celsius: number, atMs: number): string =>
+    late(joints({ temperatureC: [celsius, 20] }), atMs, 'thermal_shutdown', 'mcu/joint_state rise');
+  for (let ms = 0; ms < 30_000; ms += 100) after(20, ms);
+  for (let ms = 30_000; ms < 35_000; ms += 100) after(20 + (ms - 30_000) / 150, ms);
+  t.equal(after(54, 35_000), 'bad', 'what was long ago does not count');
+  const names = (given: string[], celsius: number, atMs: number): string =>
+    late(joints({ names: given, temperatureC: [celsius, celsius] }), atMs, 'thermal_shutdown', 'mcu/joint_state rise');
+  names(['a', 'b'], 20, 40_000);
+  t.equal(names(['c', 'd'], 80, 46_000), 'clear', 'other motors');
   t.equal(judge(joints(), 0, 'thermal_shutdown', 'mcu/joint_state rise'), 'none', 'no temperatures, no reading');
   const board = other('/board', 'temperature', { temperatureC: [20] });
   t.equal(judge(board, 0, 'thermal_shutdown', '/board rise'), 'none', 'not a motor');
@@ -222,7 +161,12 @@ t.test('roll and pitch of an orientation', async (t) => {
   }
   for (const q of [[0, 0, 0, 0], [0, 0, 0, 1.06], [0, 0, 0, 0.94], [0, 0, 1], [Number.NaN, 0, 0, 1], []])
     t.equal(rollPitchOf(q), undefined, `${q}`);
-  t.ok(rollPitchOf([0, Math.SQRT1_2 * 1.01, 0, Math.SQRT1_2 * 1.01]), 'straight down');
+  for (let scale = 0.96; scale < 1.04; scale += 0.0007)
+    for (const sign of [1, -1]) {
+      const q = [0, Math.SQRT1_2 * scale * sign, 0, Math.SQRT1_2 * scale];
+      const { pitchRad = 9 } = rollPitchOf(q) ?? {};
+      if (!(Math.abs(pitchRad - (sign * Math.PI) / 2) < 1e-6)) t.fail(`straight down or up: ${q}: ${pitchRad}`);
+    }
 });
 
 t.test('tilt: roll and pitch have limits of their own, either way, and upright is clear', async (t) => {
@@ -232,6 +176,16 @@ t.test('tilt: roll and pitch have limits of their own, either way, and upright i
   t.same([at(0.49, 0.49), at(0.51, 0), at(0, 0.51)], ['clear', 'fair', 'fair']);
   t.equal(at(Math.PI, 0), 'bad', 'on its back');
   t.equal(judgeOf()(imu([0, 0, 0, 0]), 0, 'tilt'), 'unknown');
+  t.equal(judgeOf()(imu([1]), 0, 'tilt'), 'unknown', 'a part of an orientation');
+  const { rollRad: rollMaxRad = 0 } = rollPitchOf(turned(0.8, 0)) ?? {};
+  const { pitchRad: pitchMaxRad = 0 } = rollPitchOf(turned(0, 0.7)) ?? {};
+  const { pitchRad: uprightMaxRad = 0 } = rollPitchOf(turned(0, 0.3)) ?? {};
+  const edge = judgeOf({ ...LIMITS, body: { ...LIMITS.body, rollMaxRad, pitchMaxRad, uprightMaxRad } });
+  t.same(
+    [turned(0.8, 0), turned(0, 0.7), turned(0, 0.3)].map((q) => edge(imu(q), 0, 'tilt')),
+    ['fair', 'fair', 'fair'],
+    'exactly at its limits',
+  );
   t.equal(judgeOf()(imu([]), 0, 'tilt'), 'none', 'an IMU without orientation');
   t.equal(judgeOf()(imu(turned(1, 0), [], 'arm/imu'), 0, 'tilt'), 'none', 'an IMU that is not on the body');
 });
@@ -248,6 +202,17 @@ t.test('a fall is free fall for long, or free fall and then a tilt or an impact'
   t.equal(run([0, up, 0.1], [100, up, 0.1], [120, up, 31]), 'clear fair severe', 'then an impact');
   t.equal(run([0, up, 0.1], [100, up, 0.1], [120, up, 30]), 'clear fair fair', 'then a step');
   t.equal(run([0, up, 0], [100, up, 0], [1100, turned(1, 0), 9.8]), 'clear fair severe', 'within a second');
+  t.equal(run([0, up, 0], [100, up, 0], [1100, up, 31]), 'clear fair severe', 'an impact within a second');
+  t.equal(run([0, up, 0], [100, up, 0], [1100, up, 9.8]), 'clear fair fair');
+  t.equal(run([0, up, 0], [100, up, 0], [1101, up, 31]), 'clear fair clear');
+  t.equal(run([0, [], 0], [100, [], 0], [120, [], 9.8]), 'clear fair fair', 'without an orientation nothing tilts');
+  t.equal(run([0, up, 0], [100, up, 0], [120, [0, 0, 0, 0], 9.8]), 'clear fair fair', 'nor with a broken one');
+  t.equal(
+    run([0, up, 0], [50, up, Number.NaN], [100, up, 0]),
+    'clear unknown fair',
+    'a broken value does not catch it',
+  );
+  t.equal(judgeOf()(imu(up, [9.8]), 0, 'fall'), 'unknown', 'a part of an acceleration');
   t.equal(run([0, up, 0], [100, up, 0], [1101, turned(1, 0), 9.8]), 'clear fair clear', 'no longer');
   t.equal(run([0, up, 0.1], [90, up, 9.8], [180, up, 0.1], [200, up, 31]), 'clear clear clear clear', 'two hops');
   t.equal(run([0, up, 3], [400, up, 3]), 'clear clear', 'exactly the limit is no free fall');
@@ -255,304 +220,6 @@ t.test('a fall is free fall for long, or free fall and then a tilt or an impact'
   t.equal(run([0, up, Number.NaN], [20, up, 2001], [40, up, 2000]), 'unknown unknown clear');
   t.equal(judgeOf()(imu(up, []), 0, 'fall'), 'none');
   t.equal(judgeOf()(imu([], [0, 0, 9.8]), 0, 'fall'), 'clear', 'without an orientation');
-});
-
-const battery = (stateOfCharge: number, currentA = 1, voltageV = 50, temperatureC: number[] = []): Signals =>
-  other('mcu/power', 'power', { power: { stateOfCharge, currentA, voltageV, temperatureC } });
-
-t.test('a battery is critical below 5 %, low below 20 %, and neither while it charges', async (t) => {
-  const at = (soc: number, currentA = 1): string[] => [
-    judgeOf()(battery(soc, currentA), 0, 'battery_critical'),
-    judgeOf()(battery(soc, currentA), 0, 'battery_low'),
-  ];
-  t.same(at(0.5), ['clear', 'clear']);
-  t.same(at(0.219), ['clear', 'fair']);
-  t.same(at(0.2), ['clear', 'fair']);
-  t.same(at(0.199), ['clear', 'bad']);
-  t.same(at(0.151), ['clear', 'bad']);
-  t.same(at(0.15), ['fair', 'bad']);
-  t.same(at(0.05), ['fair', 'bad']);
-  t.same(at(0.049), ['bad', 'bad']);
-  t.same(at(0.01, -0.06), ['clear', 'clear'], 'charging');
-  t.same(at(0.21, -0.06), ['clear', 'clear'], 'charging');
-  t.same(at(0.1, -0.06), ['clear', 'clear'], 'charging');
-  t.same(at(0.01, -0.05), ['bad', 'bad'], 'that little is noise');
-  t.same(
-    [at(0), at(1)],
-    [
-      ['bad', 'bad'],
-      ['clear', 'clear'],
-    ],
-  );
-  t.same([at(8), at(-0.01), at(1.01)].flat(), ['unknown', 'unknown', 'unknown', 'unknown', 'unknown', 'unknown']);
-  t.equal(judgeOf()({ ...battery(0.01), stream: '/spare' }, 0, 'battery_critical'), 'none', 'not its battery');
-});
-
-t.test('a battery that never measured its charge is judged by its voltage; one that stops is broken', async (t) => {
-  const judge = judgeOf();
-  t.equal(judge(battery(Number.NaN), 0, 'battery_critical'), 'clear');
-  t.equal(judge(battery(Number.NaN, 1, 39.9), 1, 'battery_critical'), 'bad');
-  t.equal(judge(battery(0.5), 2, 'battery_critical'), 'clear');
-  t.equal(judge(battery(Number.NaN), 3, 'battery_critical'), 'unknown');
-  const { voltageMinV: _, ...power } = LIMITS.power;
-  const free = judgeOf({ ...LIMITS, power });
-  t.equal(free(battery(Number.NaN, 1, Number.NaN), 0, 'battery_critical'), 'none');
-  t.equal(free(battery(Number.NaN, 1, Number.NaN), 0, 'battery_low'), 'none');
-  t.equal(free(battery(Number.NaN, 1, 10), 1, 'battery_low'), 'clear');
-  t.equal(free(battery(Number.NaN, 1, 10), 1, 'battery_critical'), 'none');
-  t.equal(free(battery(Number.NaN, 1, Number.NaN), 2, 'battery_low'), 'unknown');
-  t.equal(free(battery(0.5, 1, 10), 3, 'battery_critical'), 'clear');
-  const volts = (voltageV: number): string => judgeOf()(battery(0.5, 1, voltageV), 0, 'battery_critical');
-  t.same(
-    [volts(40), volts(39.99), volts(0), volts(-0.1), volts(2000), volts(2000.1), volts(Number.NaN)],
-    ['clear', 'bad', 'bad', 'unknown', 'clear', 'unknown', 'unknown'],
-  );
-  t.equal(judgeOf()(battery(0.5, 1, -1), 0, 'battery_low'), 'unknown');
-});
-
-t.test('a voltage sags against that of the last half minute', async (t) => {
-  const judge = judgeOf();
-  const at = (voltageV: number, atMs: number): string => judge(battery(0.9, 1, voltageV), atMs, 'battery_low');
-  t.equal(at(60, 0), 'clear');
-  t.equal(at(51, 100), 'clear', '15 % is allowed');
-  t.equal(at(50.9, 200), 'bad');
-  for (let ms = 1000; ms <= 120_000; ms += 1000) at(50.9, ms);
-  t.equal(at(50.9, 121_000), 'clear', 'it has become the usual');
-  t.equal(at(43, 121_100), 'bad');
-  t.equal(at(60, 121_200), 'clear');
-  const steady = judgeOf();
-  t.equal(steady(battery(0.9, 1, 60), 1_000_000, 'battery_low'), 'clear', 'the first one is the usual');
-  t.equal(steady(battery(0.9, 1, 50), 1_000_100, 'battery_low'), 'bad');
-  t.equal(steady(battery(0.9, 1, 50), 1_012_000, 'battery_low'), 'bad', 'not yet after 12 s: 56.7 V');
-  t.equal(steady(battery(0.9, 1, 50), 1_042_000, 'battery_low'), 'clear');
-});
-
-t.test('batteries and cells that are too hot', async (t) => {
-  const at = (...celsius: number[]): string =>
-    judgeOf()(battery(0.9, 1, 50, celsius), 0, 'thermal_shutdown', 'mcu/power battery');
-  t.same([at(44.9), at(45), at(55), at(55.1), at(65), at(65.1)], ['clear', 'fair', 'fair', 'bad', 'bad', 'severe']);
-  t.same([at(20, 56, 30), at(Number.NaN), at(251), at(-61)], ['bad', 'unknown', 'unknown', 'unknown']);
-  t.same([at(250), at(-60)], ['severe', 'clear']);
-  t.equal(at(), 'none');
-});
-
-const place = (at: number[], frame = 'map'): Signals => other('/pose', 'pose', { place: { frame, at } });
-
-t.test('the distance to the edge of a fence', async (t) => {
-  const corners = LIMITS.geofence?.corners ?? [];
-  const at = (x: number, y: number): number => insideM(corners, [x, y]);
-  t.same([at(5, 5), at(1, 5), at(5, 9), at(11, 5), at(-2, 5), at(13, 14), at(0, 5)], [5, 1, 1, -1, -2, -5, 0]);
-  t.equal(insideM([...corners].reverse(), [1, 5]), 1, 'either way round');
-  const concave = [
-    [0, 0],
-    [10, 0],
-    [10, 10],
-    [5, 1],
-    [0, 10],
-  ] as const;
-  t.ok(insideM(concave, [5, 5]) < 0);
-  t.ok(insideM(concave, [1, 5]) > 0);
-  t.ok(insideM(concave, [9, 5]) > 0);
-  t.equal(
-    insideM(
-      [
-        [0, 0],
-        [0, 0],
-        [10, 0],
-        [10, 10],
-        [0, 10],
-      ],
-      [1, 5],
-    ),
-    1,
-    'a corner twice',
-  );
-});
-
-t.test('geofence: outside is bad while armed; stopped outside it waits for a way back', async (t) => {
-  const at = (x: number, gate = OPEN): string => judgeOf()(place([x, 5]), 0, 'geofence_lock', '/pose', gate);
-  t.same([at(5), at(9.79), at(9.81), at(10), at(10.01)], ['clear', 'clear', 'fair', 'fair', 'bad']);
-  t.same([at(10.01, CLOSED), at(5, CLOSED)], ['fair', 'clear']);
-  const bad = (values: number[], frame?: string): string =>
-    judgeOf()(place(values, frame), 0, 'geofence_lock', '/pose', CLOSED);
-  t.same(
-    [bad([Number.NaN, 5]), bad([5, Number.POSITIVE_INFINITY]), bad([5]), bad([5, 5], 'odom'), bad([200_000, 0])],
-    ['unknown', 'unknown', 'unknown', 'unknown', 'unknown'],
-  );
-  t.equal(judgeOf({ ...LIMITS, geofence: undefined })(place([99, 99]), 0, 'geofence_lock'), 'none');
-});
-
-t.test('geofence: back inwards slowly, and not any other way', async (t) => {
-  const run = (...steps: readonly (readonly [number, number])[]): string => {
-    const judge = judgeOf();
-    judge(place([steps[0]?.[1] ?? 0, 5]), 0, 'geofence_lock', '/pose', CLOSED);
-    return steps.map(([ms, x]) => judge(place([x, 5]), ms, 'geofence_lock', '/pose', RETURNING)).join(' ');
-  };
-  t.equal(run([100, 11], [1000, 10.9], [2000, 10.8], [12_000, 9.79], [14_000, 9.7]), 'fair fair fair clear clear');
-  t.equal(run([100, 11], [1000, 11.04], [2000, 11.051]), 'fair fair severe', 'outwards, beyond wavering');
-  t.equal(run([100, 11], [5000, 10.5], [6000, 10.56]), 'fair fair severe', 'outwards from its best');
-  t.equal(run([500, 11], [1000, 10.93]), 'fair fair');
-  t.equal(run([500, 11], [1000, 10.9]), 'fair severe', '0.2 m/s');
-  t.equal(run([100, 11], [499, 10.5]), 'fair fair', 'too short to call it a speed');
-  t.equal(run([500, 11], [600, 10.96], [700, 10.92], [1001, 10.88]), 'fair fair fair severe', '0.24 m/s over 0.5 s');
-  const judge = judgeOf();
-  const at = (ms: number, x: number, gate: typeof OPEN): string =>
-    judge(place([x, 5]), ms, 'geofence_lock', '/pose', gate);
-  at(0, 10.5, RETURNING);
-  at(9000, 12, CLOSED);
-  t.equal(at(18_000, 12, RETURNING), 'fair', 'carried away while stopped, it starts anew');
-});
-
-t.test('geofence: latitude and longitude, also across the date line', async (t) => {
-  const metre = 1 / 111_194.93;
-  for (const [latitude, longitude] of [
-    [52, 13],
-    [-33, 179.9999],
-    [60, -180],
-  ] as const) {
-    const width = (10 * metre) / Math.cos((latitude * Math.PI) / 180);
-    const wrap = (deg: number): number => (deg > 180 ? deg - 360 : deg < -180 ? deg + 360 : deg);
-    const fence = {
-      frame: 'wgs84',
-      corners: [
-        [latitude, longitude],
-        [latitude, wrap(longitude + width)],
-        [latitude + 10 * metre, wrap(longitude + width)],
-        [latitude + 10 * metre, longitude],
-      ],
-      marginM: 0.2,
-    } as const;
-    const at = (north: number, east: number): string =>
-      judgeOf({ ...LIMITS, geofence: fence })(
-        place([latitude + north * metre, wrap(longitude + (east / 10) * width)], 'wgs84'),
-        0,
-        'geofence_lock',
-        '/pose',
-      );
-    t.same(
-      [at(5, 5), at(9.7, 5), at(9.9, 5), at(10.1, 5), at(5, 9.7), at(5, 9.9), at(5, 10.1), at(5, -0.1)],
-      ['clear', 'clear', 'fair', 'bad', 'clear', 'fair', 'bad', 'bad'],
-      `${latitude} ${longitude}`,
-    );
-    const judge = judgeOf({ ...LIMITS, geofence: fence });
-    for (const broken of [
-      [0, 0],
-      [91, 0],
-      [-91, 0],
-      [0, 181],
-      [0, -181],
-      [Number.NaN, 0],
-    ])
-      t.equal(judge(place(broken, 'wgs84'), 0, 'geofence_lock', '/pose'), 'unknown', `${broken}`);
-  }
-  const equator = {
-    frame: 'wgs84',
-    corners: [
-      [-1, -1],
-      [-1, 1],
-      [1, 1],
-      [1, -1],
-    ],
-    marginM: 0,
-  } as const;
-  const judge = judgeOf({ ...LIMITS, geofence: equator });
-  t.same(
-    [
-      [0, 0.5],
-      [0.5, 0],
-    ].map((at) => judge(place(at, 'wgs84'), 0, 'geofence_lock', '/pose')),
-    ['clear', 'clear'],
-    'only both zero is no fix',
-  );
-});
-
-t.test('a stream below half its rate is slow', async (t) => {
-  const run = (periodMs: number, rateHz: number, forMs: number): string[] => {
-    const meter = new RateMeter();
-    const found: string[] = [];
-    for (let ms = 0; ms <= forMs; ms += periodMs) {
-      const reading = meter.sample('s', ms, rateHz, LIMITS.host);
-      if (reading) found.push(`${ms} ${reading.verdict}`);
-    }
-    return found;
-  };
-  t.same(run(20, 50, 6000), ['3000 clear', '6000 clear']);
-  t.same(run(40, 50, 3000), ['3000 clear'], 'exactly half');
-  t.same(run(50, 50, 6000), ['3000 bad', '6000 bad']);
-  t.same(run(2500, 1, 12_500), ['10000 bad'], 'ten periods of a slow stream');
-  t.same(run(100, 0, 9000), [], 'without a promise there is nothing to keep');
-  t.same(run(2000, 0.9, 60_000), [], 'too slow to count');
-  t.equal(judgeOf()(joints(), 0, 'source_slow'), 'none');
-  const judge = judgeOf();
-  for (let ms = 0; ms < 3000; ms += 50) judge(joints(), ms, 'source_slow');
-  t.equal(judge(joints(), 3000, 'source_slow'), 'bad');
-  for (let ms = 0; ms <= 9000; ms += 50)
-    t.equal(judge(other('/board', 'temperature', { temperatureC: [20] }), ms, 'source_slow'), 'none') || t.bailout();
-});
-
-const HEALTH: HealthFacts = {
-  hasLink: true,
-  isLinkUp: true,
-  linkAgeMs: 0,
-  missionPolicy: undefined,
-  missionMaxMs: 0,
-  diskFreeBytes: 1e9,
-  clockQuality: 'good',
-  receivedMs: 1000,
-};
-const comm = (facts: Partial<HealthFacts>, limits: Partial<CommLimits>, nowMs = 1000): string =>
-  classifyComm({ ...HEALTH, ...facts }, nowMs, { policy: 'hold', lostMs: 3000, maxMs: 0, ...limits })
-    .map(({ cause, verdict }) => `${cause} ${verdict}`)
-    .join(', ');
-
-t.test('a lost link holds, slows or is ignored, by policy and for how long', async (t) => {
-  t.equal(comm({ linkAgeMs: 3000 }, {}), 'comm_loss clear, comm_degraded clear');
-  t.equal(comm({ linkAgeMs: 3001 }, {}), 'comm_loss bad, comm_degraded clear');
-  t.equal(comm({ isLinkUp: false }, {}), 'comm_loss fair, comm_degraded clear', 'cut a moment ago');
-  t.equal(comm({}, {}, 4001), 'comm_loss bad, comm_degraded clear', 'the age grows while nothing is reported');
-  t.equal(comm({}, {}, 500), 'comm_loss clear, comm_degraded clear');
-  t.equal(comm({ linkAgeMs: Number.NaN }, {}), 'comm_loss bad, comm_degraded clear');
-  const derate = { policy: 'derate', maxMs: 60_000 } as const;
-  t.equal(comm({ linkAgeMs: 3001 }, derate), 'comm_loss clear, comm_degraded bad');
-  t.equal(comm({ linkAgeMs: 63_000 }, derate), 'comm_loss clear, comm_degraded bad');
-  t.equal(comm({ linkAgeMs: 63_001 }, derate), 'comm_loss bad, comm_degraded bad');
-  t.equal(comm({ isLinkUp: false }, derate), 'comm_loss clear, comm_degraded fair');
-  t.equal(comm({ linkAgeMs: 9e9 }, { policy: 'derate' }), 'comm_loss clear, comm_degraded bad', 'without end');
-  const ignore = { policy: 'ignore', maxMs: 60_000 } as const;
-  t.equal(comm({ linkAgeMs: 63_000 }, ignore), 'comm_loss clear, comm_degraded clear');
-  t.equal(comm({ linkAgeMs: 63_001, hasLink: false }, ignore), 'comm_loss bad, comm_degraded clear');
-  t.equal(comm({ linkAgeMs: 9e9, isLinkUp: false }, { policy: 'ignore' }), 'comm_loss clear, comm_degraded clear');
-  t.equal(comm({ linkAgeMs: 9e9, hasLink: false }, { policy: 'ignore' }), '', 'nothing to lose');
-  t.equal(comm({ linkAgeMs: 9e9, hasLink: false }, {}), 'comm_loss bad, comm_degraded clear');
-  const asked = { linkAgeMs: 9e9, hasLink: false, missionPolicy: 'hold' } as const;
-  t.equal(comm(asked, { policy: 'ignore' }), 'comm_loss bad, comm_degraded clear');
-  t.match(classifyComm({ ...HEALTH, linkAgeMs: 5000 }, 1000, { policy: 'hold', lostMs: 3000, maxMs: 0 }), [
-    { detail: 'no link for 5 s', channel: 'link' },
-    { detail: '' },
-  ]);
-});
-
-t.test('a mission may ask for a stricter policy, never for a looser one', async (t) => {
-  const base = { policy: 'derate', lostMs: 3000, maxMs: 5000 } as const;
-  t.equal(stricterComm(base, undefined, 1), base);
-  t.match(stricterComm(base, 'ignore', 0), { policy: 'derate', maxMs: 5000, lostMs: 3000 });
-  t.match(stricterComm(base, 'hold', 9000), { policy: 'hold', maxMs: 5000 });
-  t.match(stricterComm(base, 'derate', 1000), { policy: 'derate', maxMs: 1000 });
-  t.match(stricterComm({ ...base, maxMs: 0 }, 'ignore', 1000), { policy: 'derate', maxMs: 1000 });
-  t.match(stricterComm({ ...base, maxMs: 0 }, 'ignore', 0), { maxMs: 0 });
-});
-
-t.test('disk and clock as the agent reports them', async (t) => {
-  const host = (facts: Partial<HealthFacts>): string =>
-    classifyHost({ ...HEALTH, ...facts }, LIMITS.host)
-      .map(({ cause, verdict }) => `${cause} ${verdict}`)
-      .join(', ');
-  t.equal(host({}), 'disk_low clear, clock_bad clear');
-  t.equal(host({ diskFreeBytes: 512e6, clockQuality: 'unsure' }), 'disk_low clear, clock_bad fair');
-  t.equal(host({ diskFreeBytes: 511e6, clockQuality: 'bad' }), 'disk_low fair, clock_bad bad');
-  t.equal(host({ diskFreeBytes: 256e6, clockQuality: '' }), 'disk_low fair');
-  t.equal(host({ diskFreeBytes: 255e6, clockQuality: 'x' }), 'disk_low bad, clock_bad bad');
-  t.equal(host({ diskFreeBytes: Number.NaN, clockQuality: '' }), '');
 });
 
 t.test('signals of an IMU and a battery, as a sample has them', async (t) => {
