@@ -22,6 +22,8 @@ import { ingestSuite } from './ingest-suite.ts';
 
 const { CommandReply, Lane } = outrider.v1;
 const { LANE_TELEMETRY } = Lane;
+const presence = (word: string): Buffer =>
+  Buffer.from(outrider.v1.PresenceReport.encode({ presence: word, bootId: 'b1', atMs: Date.now() }).finish());
 const skip = noPostgres || noMosquitto;
 
 interface Site {
@@ -237,8 +239,24 @@ t.test('PostgreSQL and Mosquitto', { skip }, async (t) => {
     await until(() => intruder.closes > 0 && nobody.closes > 0, 'both to be refused');
     edge.client.publish(upTopic(one.robot, 'telemetry'), Buffer.alloc(3 * 1024 * 1024), { qos: 1 });
     await until(() => edge.closes > 0, 'the 3 MB packet to be refused');
+    const live = new TestEdge(site.robotUrl, one.robot, one.credentials);
+    await live.ready();
+    await live.client.publishAsync(presenceTopic(one.robot), presence('ONLINE'), { qos: 1 });
+    const bus = replica.bus as MqttClientBus;
+    await until(() => bus.connected(one.robot), 'the robot to be known as online');
+    const bystanders = victim.closes;
     await ground.certificates.revokeRobotCertificates(one.robot.robotPk, 'stolen');
+    await until(() => live.closes > 0, 'the live session to end');
+    // The broker has not read its list yet: whoever comes back gets in, until it has and the next look ends it.
+    const back = new TestEdge(site.robotUrl, one.robot, one.credentials);
+    await back.ready();
+    await back.client.publishAsync(presenceTopic(one.robot), presence('ONLINE'), { qos: 1 });
+    await until(() => bus.connected(one.robot), 'the robot to be known as online again');
     await site.reload();
+    await bus.recheck();
+    await until(() => back.closes > 0, 'the session to end for good');
+    t.equal(victim.closes, bystanders, 'and nobody else’s');
+    for (const each of [live, back]) await each.end();
     const revoked = new TestEdge(site.robotUrl, one.robot, one.credentials);
     await until(() => revoked.closes > 0, 'the revoked certificate to be refused');
     t.notOk(revoked.client.connected);

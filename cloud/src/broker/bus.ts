@@ -31,7 +31,7 @@ export interface DeviceBus {
   onPresence(listener: (change: PresenceChange) => void): Unsubscribe;
   /** Whether the robot has a live session, as far as this process can know. */
   connected(device: DeviceIdentity): boolean;
-  /** Ends the robot's live session. On an external broker this cannot be done from a client; it is logged there. */
+  /** Ends the robot's live session. An external broker must be told itself not to let it in again. */
   disconnect(device: DeviceIdentity, reason: string): Promise<void>;
 }
 

@@ -1,9 +1,9 @@
 import { randomUUID } from 'node:crypto';
 import { DomainError } from '@outrider/shared/errors';
-import { type DeviceIdentity, deviceName } from '@outrider/shared/ids';
+import { type DeviceIdentity, deviceName, parseDeviceName } from '@outrider/shared/ids';
 import type { Logger } from '@outrider/shared/log';
 import type { outrider } from '@outrider/shared/messages';
-import { aborted } from '@outrider/shared/service';
+import { pause } from '@outrider/shared/service';
 import { connect, type MqttClient } from 'mqtt';
 import type { KeyAndCertificate } from '../certificates/x509.ts';
 import type { PresenceChange, PublishOptions, Unsubscribe, UplinkBus, UplinkMessage } from './bus.ts';
@@ -20,6 +20,7 @@ const LIVE_TOPIC = 'outrider/internal/live';
 const PLAIN_FILTERS = ['outrider/v1/+/up/reply', 'outrider/v1/+/presence', LIVE_TOPIC];
 const RECONNECT_MS = 1000;
 const CONNECT_TIMEOUT_MS = 10_000;
+const RECHECK_MS = 60_000;
 const KEEPALIVE_S = 30;
 /** Messages the broker may have on their way to us without our PUBACK. */
 const RECEIVE_MAX = 500;
@@ -29,6 +30,8 @@ export interface MqttClientBusOptions {
   readonly url: string;
   readonly client: KeyAndCertificate;
   readonly caPem: string;
+  /** Which of these robots hold no good certificate any more. */
+  readonly withoutCertificate: (devices: readonly DeviceIdentity[]) => Promise<readonly DeviceIdentity[]>;
   readonly log: Logger;
 }
 
@@ -81,8 +84,22 @@ export class MqttClientBus implements UplinkBus {
 
   /** Stays until told to stop. Call `start` first. */
   async run(signal: AbortSignal): Promise<void> {
-    await aborted(signal);
+    while (!signal.aborted) {
+      await pause(RECHECK_MS, signal);
+      if (!signal.aborted) await this.recheck();
+    }
     await this.#client.endAsync(true);
+  }
+
+  /** Ends the sessions of robots whose certificates were all taken back or have expired, wherever that was done. */
+  async recheck(): Promise<void> {
+    const devices = [...this.#online].map(parseDeviceName).filter((device) => device !== undefined);
+    try {
+      for (const device of await this.#options.withoutCertificate(devices))
+        await this.disconnect(device, 'it has no good certificate');
+    } catch (error) {
+      this.#options.log.warn({ err: error }, 'bus.recheck_failed');
+    }
   }
 
   /** Whether the broker is there and sends us what we asked for. */
@@ -120,9 +137,37 @@ export class MqttClientBus implements UplinkBus {
     return this.#online.has(deviceName(device));
   }
 
+  /**
+   * Takes the robot's session over for a moment: MQTT has a broker end a session when another comes under its client id
+   * [MQTT-3.1.4-2], and replicas may use any. What keeps a revoked certificate from coming back is the broker's list.
+   */
   async disconnect(device: DeviceIdentity, reason: string): Promise<void> {
-    const hint = 'write the broker configuration again and reload the broker';
-    this.#options.log.warn({ ...device, reason, hint }, 'bus.cannot_disconnect');
+    const { url, client, caPem, log } = this.#options;
+    const taker = connect(url, {
+      protocolVersion: 5,
+      clientId: deviceName(device),
+      clean: true,
+      cert: client.certificatePem,
+      key: client.privateKeyPem,
+      ca: caPem,
+      rejectUnauthorized: true,
+      reconnectPeriod: 0,
+      connectTimeout: CONNECT_TIMEOUT_MS,
+    });
+    let failure: Error | undefined;
+    taker.on('error', (error) => {
+      failure = error;
+    });
+    const closed = new Promise<void>((resolve) => taker.once('close', () => resolve()));
+    const isOpen = await Promise.race([
+      new Promise<true>((resolve) => taker.once('connect', () => resolve(true))),
+      closed.then(() => false),
+    ]);
+    await taker.endAsync(true).catch(() => undefined);
+    await closed;
+    const hint = 'write the broker configuration again and reload the broker, else it comes back';
+    if (isOpen) log.info({ ...device, reason, hint }, 'bus.session_ended');
+    else log.error({ ...device, reason, err: failure }, 'bus.cannot_disconnect');
   }
 
   /** Sends live updates to the other replicas. They are dropped while the broker is away. */

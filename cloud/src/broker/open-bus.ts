@@ -25,7 +25,19 @@ export async function openBus(parts: BusParts): Promise<EmbeddedBroker | MqttCli
   const { authority, certificates, log } = parts;
   if (parts.mqttUrl !== undefined) {
     const client = await authority.cloudClientCertificate();
-    return new MqttClientBus({ url: parts.mqttUrl, client, caPem: authority.caPem, log });
+    const bus = new MqttClientBus({
+      url: parts.mqttUrl,
+      client,
+      caPem: authority.caPem,
+      withoutCertificate: (devices) => certificates.withoutCertificate(devices),
+      log,
+    });
+    certificates.onRevoked((_robotPk, device) => {
+      bus.disconnect(device, 'certificate is revoked').catch((error: unknown) => {
+        log.error({ err: error }, 'bus.disconnect_failed');
+      });
+    });
+    return bus;
   }
   const broker = new EmbeddedBroker({
     host: parts.host,

@@ -34,7 +34,7 @@ export interface RegistryOptions {
 /** Gives certificates to robots, takes them back, and says which are good. */
 export class CertificateRegistry {
   readonly #options: RegistryOptions;
-  readonly #listeners = new Set<(robotPk: number) => void>();
+  readonly #listeners = new Set<(robotPk: number, device: DeviceIdentity) => void>();
 
   constructor(options: RegistryOptions) {
     this.#options = options;
@@ -75,17 +75,21 @@ export class CertificateRegistry {
    * @throws DomainError `not_found`
    */
   async revokeCertificate(robotPk: number, serialNumber: string, reason: string): Promise<void> {
-    const rows = await this.#revoke('robot_pk = $3 and serial_number = $4', [robotPk, serialNumber], reason);
+    const rows = await this.#revoke(
+      'robot_certificate.robot_pk = $3 and serial_number = $4',
+      [robotPk, serialNumber],
+      reason,
+    );
     if (rows === 0) throw new DomainError('not_found', 'no such certificate', { subject: 'certificate' });
   }
 
   /** Takes back every certificate of a robot. Its live session ends at once. @returns How many there were. */
   async revokeRobotCertificates(robotPk: number, reason: string): Promise<number> {
-    return await this.#revoke('robot_pk = $3', [robotPk], reason);
+    return await this.#revoke('robot_certificate.robot_pk = $3', [robotPk], reason);
   }
 
   /** Hears of revocations made by this process. Others show at the broker's regular check. */
-  onRevoked(listener: (robotPk: number) => void): () => void {
+  onRevoked(listener: (robotPk: number, device: DeviceIdentity) => void): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
   }
@@ -113,6 +117,20 @@ export class CertificateRegistry {
     return { kind: 'accepted', robot: { robotPk: row.robot_pk, ...device }, expiresAt };
   }
 
+  /** Which of these robots hold no certificate that is good now. */
+  async withoutCertificate(devices: readonly DeviceIdentity[]): Promise<DeviceIdentity[]> {
+    if (devices.length === 0) return [];
+    const good = await this.#options.database.query<{ tenant_id: string; robot_id: string }>(
+      `select distinct r.tenant_id, r.robot_id
+         from unnest($1::text[], $2::text[]) as given (tenant_id, robot_id)
+         join robot r using (tenant_id, robot_id) join robot_certificate c using (robot_pk)
+        where r.deregistered_at is null and c.revoked_at is null and c.expires_at > to_timestamp($3::float8 / 1000)`,
+      [devices.map((each) => each.tenantId), devices.map((each) => each.robotId), this.#options.clock.epochMs()],
+    );
+    const names = new Set(good.map((row) => deviceName({ tenantId: row.tenant_id, robotId: row.robot_id })));
+    return devices.filter((device) => !names.has(deviceName(device)));
+  }
+
   /** The signed list of revoked certificates that have not expired, PEM: for an external broker. */
   async revocationListPem(): Promise<string> {
     const rows = await this.#options.database.query<{ serial_number: string; revoked_at: Date }>(
@@ -126,15 +144,23 @@ export class CertificateRegistry {
   }
 
   async #revoke(where: string, values: readonly unknown[], reason: string): Promise<number> {
-    const rows = await this.#options.database.query<{ robot_pk: number; serial_number: string }>(
+    const rows = await this.#options.database.query<{
+      robot_pk: number;
+      serial_number: string;
+      tenant_id: string;
+      robot_id: string;
+    }>(
       `update robot_certificate
           set revoked_at = coalesce(revoked_at, to_timestamp($1::float8 / 1000)), revoked_reason = coalesce(revoked_reason, $2)
-        where ${where} returning robot_pk, serial_number`,
+         from robot r
+        where r.robot_pk = robot_certificate.robot_pk and ${where}
+    returning robot_certificate.robot_pk, serial_number, r.tenant_id, r.robot_id`,
       [this.#options.clock.epochMs(), reason, ...values],
     );
     for (const row of rows) this.#options.log.info({ serialNumber: row.serial_number, reason }, 'certificate.revoked');
-    for (const robotPk of new Set(rows.map((row) => row.robot_pk))) {
-      for (const listener of this.#listeners) listener(robotPk);
+    for (const row of new Map(rows.map((each) => [each.robot_pk, each])).values()) {
+      const device = { tenantId: row.tenant_id, robotId: row.robot_id };
+      for (const listener of this.#listeners) listener(row.robot_pk, device);
     }
     return rows.length;
   }

@@ -215,11 +215,12 @@ function refusal(reply: Reply, details: Readonly<Record<string, unknown>>): Doma
   return new DomainError('bad_state', `the robot does not recover: ${said}`, facts);
 }
 
-/** `thermal_shutdown: 96 °C at knee_l` names its condition itself. */
+/** `thermal_shutdown (knee_l): not clear: 96 °C` names its condition itself. */
 function problemOf(sentence: string): FieldProblem {
-  const [, field = 'recovery', reason = sentence] = /^([a-z][a-z0-9_]*): (.+)$/s.exec(sentence) ?? [];
-  if (field !== 'recovery') return { field, reason };
+  const [, field, where, reason] = /^([a-z][a-z0-9_]*)(?: \(([^)]*)\))?: (.+)$/s.exec(sentence) ?? [];
+  if (field !== undefined && reason !== undefined)
+    return { field, reason: where === undefined ? reason : `${where}: ${reason}` };
   if (/microcontroller/.test(sentence)) return { field: 'mcu', reason: sentence };
   if (/stand still/.test(sentence)) return { field: 'standstill', reason: sentence };
-  return { field, reason: sentence };
+  return { field: 'recovery', reason: sentence };
 }

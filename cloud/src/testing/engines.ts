@@ -87,6 +87,16 @@ async function end(child: ChildProcess, signal: NodeJS.Signals): Promise<void> {
   await exited;
 }
 
+function isServing(port: number): boolean {
+  try {
+    const args = ['-q', '-h', '127.0.0.1', '-p', String(port), '-U', 'postgres'];
+    execFileSync(join(postgresBin ?? '', 'pg_isready'), args, { stdio: 'ignore' });
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 /** An empty PostgreSQL in a private cluster. */
 export async function startPostgres(): Promise<Engine> {
   if (!postgresBin) throw new Error('PostgreSQL is required and not there');
@@ -101,7 +111,8 @@ export async function startPostgres(): Promise<Engine> {
   const bin = join(postgresBin, 'postgres');
   const start = async (): Promise<ChildProcess> => {
     const started = spawn(bin, ['-D', data, '-p', String(port), ...options], { ...ids, cwd: folder, stdio: 'ignore' });
-    await until(() => accepts(port), 'PostgreSQL');
+    // It accepts connections a moment before it takes any.
+    await until(() => isServing(port), 'PostgreSQL');
     return started;
   };
   let child = await start();
