@@ -5,7 +5,6 @@ import { type Command, Option } from 'commander';
 import { BoxShelf, type BoxView } from '../blackbox/shelf.ts';
 import { loadConfig } from '../config.ts';
 import { EXPORT_FORMATS, type ExportFormat, exportSamples } from '../export/export.ts';
-import { openPlayback } from '../sources/playback.ts';
 import { jsonOf } from './export.ts';
 import { bytes } from './format.ts';
 import { collected, examples, withConfig } from './options.ts';
@@ -57,6 +56,7 @@ async function exportBox(id: string, given: BoxExportArguments): Promise<void> {
   let written: Record<string, unknown> = { files: [out], samples: box.samples };
   if (given.format === 'mcap') await copyFile(box.file, out);
   else {
+    const { openPlayback } = await import('../sources/playback.ts');
     const playback = await openPlayback({ file: box.file, scratchDir: stateDir });
     try {
       const request = { format: given.format, out, streams: given.stream ?? [], fromNs: undefined, toNs: undefined };

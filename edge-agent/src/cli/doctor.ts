@@ -1,8 +1,6 @@
 import { resolve } from 'node:path';
 import { systemClock } from '@outrider/shared/time';
 import type { Command } from 'commander';
-import { examine } from '../doctor/doctor.ts';
-import { formatFindings } from '../doctor/finding.ts';
 import type { AgentStatus } from '../local-api/status.ts';
 import { EXIT } from './exit-codes.ts';
 import { callAgent } from './local-client.ts';
@@ -21,6 +19,8 @@ Exit codes:
   0 nothing failed (there may be warnings)   1 something failed`,
     )
     .action(async ({ config, json }: { readonly config: string; readonly json?: boolean }) => {
+      const { examine } = await import('../doctor/doctor.ts');
+      const { formatFindings } = await import('../doctor/finding.ts');
       const findings = await examine(resolve(config), { clock: systemClock, status: agentStatus });
       const isWell = findings.every(({ state }) => state !== 'fail');
       console.log(json ? JSON.stringify({ well: isWell, findings }, null, 2) : formatFindings(findings));

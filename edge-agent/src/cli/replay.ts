@@ -1,7 +1,6 @@
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { isoOfNs } from '../export/sample-json.ts';
-import { loadColumns, loadPolicy, runWhatIf } from '../whatif/run.ts';
 import type { WhatIfResult } from '../whatif/what-if.ts';
 import { examples } from './options.ts';
 
@@ -46,6 +45,7 @@ export function addReplay(program: Command): void {
 To feed a recording through the agent instead: outrider-edge run --replay FILE`,
     )
     .action(async (file: string, given: ReplayArguments) => {
+      const { loadColumns, loadPolicy, runWhatIf } = await import('../whatif/run.ts');
       const columns = given.columns === undefined ? undefined : loadColumns(resolve(given.columns));
       const options = { file: resolve(file), ...(columns && { columns }) };
       const result = await runWhatIf(loadPolicy(resolve(given.whatIf)), options);

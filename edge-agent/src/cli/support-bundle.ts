@@ -3,8 +3,6 @@ import { dirname, join, resolve } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { systemClock } from '@outrider/shared/time';
 import type { Command } from 'commander';
-import { supportBundle } from '../support/bundle.ts';
-import { tarOf } from '../support/tar.ts';
 import { agentStatus } from './doctor.ts';
 import { examples, withConfig } from './options.ts';
 
@@ -31,6 +29,8 @@ export function addSupportBundle(program: Command): void {
     )
     .action(async ({ config, out, log, json }: BundleArguments) => {
       process.umask(0o077);
+      const { supportBundle } = await import('../support/bundle.ts');
+      const { tarOf } = await import('../support/tar.ts');
       const secrets = [process.env['OUTRIDER_API_KEY'] ?? ''];
       const ports = { clock: systemClock, status: agentStatus, logFile: log && resolve(log), secrets };
       const entries = await supportBundle(resolve(config), ports);

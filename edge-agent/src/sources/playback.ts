@@ -7,7 +7,6 @@ import { openDb3 } from './recording-db3.ts';
 import { openMcap } from './recording-mcap.ts';
 import { ROS_TYPE_NAMES, rosTypeName } from './ros-messages.ts';
 import { StreamDecoder } from './stream-decoder.ts';
-import { openULog } from './ulog-playback.ts';
 
 /** A file as the samples that it holds, in an order that is the same each time. */
 export interface Playback {
@@ -42,7 +41,11 @@ export async function openPlayback(options: PlaybackOptions): Promise<Playback> 
     if (!columns) throw refuse(file, 'is a CSV file: say in `columns` which column is what');
     return new CsvPlayback(file, columns, options.velocityMaxRadps);
   }
-  if (format === 'ulog') return openULog(file, options.topics);
+  if (format === 'ulog') {
+    // Loaded when needed: no robot that runs reads PX4 logs.
+    const { openULog } = await import('./ulog-playback.ts');
+    return openULog(file, options.topics);
+  }
   const recording = format === 'mcap' ? await openMcap(file) : await openDb3(file, options.scratchDir);
   try {
     return new RosPlayback(recording, options);
