@@ -3,6 +3,7 @@ import { DomainError, errorMessage } from '@outrider/shared/errors';
 import { FAILSAFE_MODES } from '@outrider/shared/failsafe/modes';
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import { addBlackbox } from './cli/blackbox.ts';
+import { addConfigCheck } from './cli/config-check.ts';
 import { addDoctor } from './cli/doctor.ts';
 import { type EnrolArguments, enrolCommand } from './cli/enroll.ts';
 import { EXIT, exitCodeOf } from './cli/exit-codes.ts';
@@ -10,7 +11,7 @@ import { addExplain } from './cli/explain.ts';
 import { addExport } from './cli/export.ts';
 import { formatFailsafe, formatQueue, formatStatus } from './cli/format.ts';
 import { callAgent } from './cli/local-client.ts';
-import { withConfig } from './cli/options.ts';
+import { examples, withConfig } from './cli/options.ts';
 import { addReplay } from './cli/replay.ts';
 import { addSupportBundle } from './cli/support-bundle.ts';
 import { addTail } from './cli/tail.ts';
@@ -52,11 +53,18 @@ Exit codes:
 
 withConfig(program.command('run'))
   .description('Run the agent until SIGTERM or SIGINT.')
-  .option('--replay <file>', 'replay a recording (.mcap, .db3, .csv) instead of the configured sources')
+  .option('--replay <file>', 'replay a recording (.mcap, .db3, .ulg, .csv) instead of the configured sources')
   .option('--speed <x>', 'recorded seconds per second, 0 for as fast as possible (default 1)', speed)
   .option('--from-start', 'replay from the beginning, also what was taken over by an earlier run')
   .option('--exit-when-done', 'end once the recordings are over and the cloud has everything')
   .option('--ready-file <file>', 'where to write a JSON once the local API answers')
+  .addHelpText(
+    'after',
+    examples(
+      'outrider-edge run --config edge.yaml',
+      'outrider-edge run --config edge.yaml --replay drive.mcap --speed 20 --exit-when-done',
+    ),
+  )
   .action(async (given: RunArguments) => {
     const { replay, speed: replaySpeed } = given;
     if (replay === undefined && replaySpeed !== undefined)
@@ -79,6 +87,7 @@ withConfig(program.command('run'))
 
 withConfig(program.command('guard'))
   .description('Run the guard process alone, as its systemd unit does.')
+  .addHelpText('after', examples('outrider-edge guard --config /etc/outrider/edge.yaml'))
   .action(async ({ config }: AtAgent) => {
     const { loadGuardConfig } = await import('./guard/guard-config.ts');
     const { guardMain } = await import('./guard/main.ts');
@@ -90,13 +99,25 @@ withConfig(program.command('enroll'))
   .option('--api-key <key>', 'the key from the registration of the robot (or OUTRIDER_API_KEY)')
   .option('--api-key-file <file>', 'a file that holds it, which does not show in the list of processes')
   .option('--ca-sha256 <fingerprint>', "SHA-256 of the cloud's CA certificate, when there is no cloud.ca_file")
+  .option('--json', 'say what was granted as JSON')
+  .addHelpText(
+    'after',
+    examples(
+      'outrider-edge enroll --api-key-file key.txt',
+      'OUTRIDER_API_KEY=... outrider-edge enroll --ca-sha256 3f:9a:...',
+    ),
+  )
   .action((given: EnrolArguments) => enrolCommand(given));
 
-atAgent(program.command('status'), 'Show how the agent is doing.', ({ config, json }) =>
-  show(config, json, formatStatus),
+atAgent(
+  program.command('status').addHelpText('after', examples('outrider-edge status')),
+  'Show how the agent is doing.',
+  ({ config, json }) => show(config, json, formatStatus),
 );
-atAgent(program.command('queue'), 'Show what waits in the outbox.', ({ config, json }) =>
-  show(config, json, formatQueue),
+atAgent(
+  program.command('queue').addHelpText('after', examples('outrider-edge queue --json | jq .outbox.lanes')),
+  'Show what waits in the outbox.',
+  ({ config, json }) => show(config, json, formatQueue),
 );
 
 addDoctor(program);
@@ -106,47 +127,45 @@ addBlackbox(program);
 addReplay(program);
 addSupportBundle(program);
 
-withConfig(program.command('config').description('Look at the configuration.').command('check'))
-  .description('Check the configuration and say what is wrong, with the path of each option.')
-  .action(({ config }: AtAgent) => {
-    const { device, sources, stateDir } = loadConfig(config);
-    const types = sources.map(({ type }) => type).join(', ') || 'none';
-    console.log(
-      `${resolve(config)}: ok\nrobot ${device.tenantId}.${device.robotId}, sources: ${types}, state in ${stateDir}`,
-    );
-  });
+addConfigCheck(program);
 
 const failsafe = program.command('failsafe').description('Look at, trip or recover the failsafe, here at the robot.');
 addExplain(failsafe);
-atAgent(failsafe.command('status'), 'Show the failsafe and its causes.', ({ config, json }) =>
-  show(
-    config,
-    json,
-    (status) => formatFailsafe(status.failsafe).join('\n'),
-    (status) => status.failsafe,
-  ),
+atAgent(
+  failsafe.command('status').addHelpText('after', examples('outrider-edge failsafe status')),
+  'Show the failsafe and its causes.',
+  ({ config, json }) =>
+    show(
+      config,
+      json,
+      (status) => formatFailsafe(status.failsafe).join('\n'),
+      (status) => status.failsafe,
+    ),
 );
 atAgent(
   failsafe
     .command('trigger')
     .argument('<mode>', `one of ${FAILSAFE_MODES.join(', ')}`)
-    .option('--reason <text>', 'why, for the record'),
+    .option('--reason <text>', 'why, for the record')
+    .addHelpText('after', examples('outrider-edge failsafe trigger emergency_stop --reason smoke')),
   'Stop the robot and latch a mode.',
-  async ({ config }, mode, given) => {
+  async ({ config, json }, mode, given) => {
     const reason = given['reason'];
     const body = { mode, ...(typeof reason === 'string' ? { reason } : {}) };
-    console.log(JSON.stringify(await callAgent(socketOf(config), 'POST', '/failsafe/trigger', body)));
+    sayDone(json, await callAgent(socketOf(config), 'POST', '/failsafe/trigger', body), 'the robot is stopped');
   },
 );
 atAgent(
-  failsafe.command('recover'),
+  failsafe
+    .command('recover')
+    .addHelpText('after', examples('outrider-edge failsafe recover', 'outrider-edge failsafe recover --json')),
   'Clear the latch; says what is missing when that is refused.',
-  async ({ config }) => {
+  async ({ config, json }) => {
     const socket = socketOf(config);
     const { failsafe: now } = (await callAgent(socket, 'GET', '/status')) as AgentStatus;
     if (!now) throw new DomainError('unavailable', 'the guard does not answer');
     const body = { latch_id: now.latch_id, nonce: now.recover_nonce };
-    console.log(JSON.stringify(await callAgent(socket, 'POST', '/failsafe/recover', body)));
+    sayDone(json, await callAgent(socket, 'POST', '/failsafe/recover', body), 'the robot may move again');
   },
 );
 
@@ -179,6 +198,12 @@ async function show(
 ): Promise<void> {
   const status = (await callAgent(socketOf(config), 'GET', '/status')) as AgentStatus;
   console.log(asJson ? JSON.stringify(pick(status), null, 2) : format(status));
+}
+
+/** What the guard did, in its own words where it has any. */
+function sayDone(asJson: boolean | undefined, answer: unknown, words: string): void {
+  const { detail, latch_id } = answer as { readonly detail?: string; readonly latch_id?: number };
+  console.log(asJson ? JSON.stringify(answer) : `${words}${detail ? `: ${detail}` : ''}, latch ${latch_id}`);
 }
 
 function socketOf(config: string): string {

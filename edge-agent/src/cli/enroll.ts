@@ -12,6 +12,7 @@ export interface EnrolArguments {
   readonly apiKey?: string;
   readonly apiKeyFile?: string;
   readonly caSha256?: string;
+  readonly json?: boolean;
 }
 
 /** `outrider-edge enroll`. */
@@ -27,6 +28,17 @@ export async function enrolCommand(given: EnrolArguments): Promise<void> {
   const identity = await enrol(settings, store, apiKey);
   // A robot that is enrolled for the first time has no latches yet; a guard without a latch store refuses to move.
   const isFirst = await commissionLatchStore(join(config.stateDir, 'latches'));
+  if (given.json) {
+    const { deviceName: name, mqttUrl } = identity;
+    const granted = {
+      device: name,
+      valid_until: toIso(identity.validTo),
+      mqtt_url: mqttUrl,
+      latch_store_made: isFirst,
+    };
+    console.log(JSON.stringify(granted));
+    return;
+  }
   console.log(`enrolled ${identity.deviceName}, certificate valid until ${toIso(identity.validTo)}`);
   if (isFirst) console.log(`latch store made in ${join(config.stateDir, 'latches')}`);
 }
