@@ -9,10 +9,11 @@ import { format, machine, type Row, type RowPlan, RowSkipped } from './bench/mea
 import { OUTBOX_PLANS } from './bench/outbox-rows.ts';
 import { ROBOT_PLANS } from './bench/robot-rows.ts';
 import { STOP_PLANS } from './bench/stop-rows.ts';
+import { UPLINK_PLANS } from './bench/uplink-rows.ts';
 import { repositoryRoot } from './stack.ts';
 
 const PAIRS_DEFAULT = 7;
-const PLANS: readonly RowPlan[] = [...STOP_PLANS, ...EVALUATOR_PLANS, ...OUTBOX_PLANS, ...ROBOT_PLANS];
+const PLANS: readonly RowPlan[] = [...STOP_PLANS, ...EVALUATOR_PLANS, ...OUTBOX_PLANS, ...UPLINK_PLANS, ...ROBOT_PLANS];
 
 /** What became of one plan. */
 type Outcome = { readonly rows: readonly Row[] } | { readonly skipped: string } | { readonly failed: string };

@@ -6,7 +6,9 @@ import { systemClock } from '@outrider/shared/time';
 import { type BenchContext, format, type Row, type RowPlan, spreadOf } from './measure.ts';
 import { BenchRobot, cpuMs, end, rssBytes, until } from './robot.ts';
 
-const SETTLE_MS = 5000;
+/** A robot runs for days: what is measured is not the time in which its code is still being compiled. */
+const SETTLE_MS = 20_000;
+const SETTLE_IDLE_MS = 2000;
 const WINDOW_MS = 10_000;
 const RSS_MB_MAX = 160;
 const CPU_PERCENT_MAX = 10;
@@ -20,8 +22,8 @@ export const ROBOT_PLANS: readonly RowPlan[] = [
 ];
 
 /** Memory and processor time of one or more processes over a window. */
-async function observe(pids: readonly number[]): Promise<{ rssMb: number; cpuPercent: number }> {
-  await pause(SETTLE_MS, never);
+async function observe(pids: readonly number[], settleMs: number): Promise<{ rssMb: number; cpuPercent: number }> {
+  await pause(settleMs, never);
   const cpu = (): number => pids.reduce((sum, pid) => sum + cpuMs(pid), 0);
   const [fromMs, cpuFromMs] = [systemClock.monotonicMs(), cpu()];
   const rss: number[] = [];
@@ -41,7 +43,7 @@ async function footprint({ directory, pairs, say }: BenchContext): Promise<Row[]
       await robot.startAgent();
       await robot.firstDurableSample();
       const guardPid = await until('the guard', async () => (await robot.status())?.failsafe?.guard_pid);
-      return await observe([robot.agentPid, guardPid]);
+      return await observe([robot.agentPid, guardPid], SETTLE_MS);
     } finally {
       await robot.close();
     }
@@ -49,7 +51,10 @@ async function footprint({ directory, pairs, say }: BenchContext): Promise<Row[]
   const theirs = async (): ReturnType<typeof observe> => {
     const idle = [1, 2].map(() => spawn(process.execPath, ['-e', 'setInterval(() => {}, 1e6)'], { stdio: 'ignore' }));
     try {
-      return await observe(idle.map(({ pid }) => pid as number));
+      return await observe(
+        idle.map(({ pid }) => pid as number),
+        SETTLE_IDLE_MS,
+      );
     } finally {
       await Promise.all(idle.map((child) => end(child)));
     }

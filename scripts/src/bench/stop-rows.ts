@@ -143,6 +143,9 @@ function configuration(home: string, line: string, policy: Policy): object {
     state_dir: home,
     sources: [{ type: 'serial', path: line, baud: 921_600 }],
     failsafe: {
+      accept_looser: true,
+      looser_reason: 'a simulated robot on a loaded machine',
+      stop_confirm_ms: 5000,
       mcu_silent_ms: 5000,
       stale_min_ms: 5000,
       agent_stuck_ms: 20_000,
