@@ -82,9 +82,9 @@ export function checkCombiner(system: System, isWhole = false): Findings {
  * Combinations of verdicts at once, on three ages of the readings: every one of nine causes, and of the whole table
  * every pair (`isWhole`: every three). [I1, I5, I6, I8]
  */
-export function checkVectors(system: System, isWhole = false): Findings {
+export function checkVectors(system: System, isWhole = false, nine: readonly CauseId[] = NINE): Findings {
   const record = new Record();
-  product(system, record, NINE.map(ruleOf), ['clear', 'bad', 'unknown']);
+  product(system, record, nine.map(ruleOf), ['clear', 'bad', 'unknown']);
   const monitored = CAUSE_RULES.filter((rule) => rule.monitored);
   const verdicts = ['clear', 'bad', 'severe'] as const;
   monitored.forEach((first, i) => {
@@ -147,10 +147,14 @@ function judgeVector(
   }
 }
 
-/** Every sequence of nine readings for every monitored cause against the window rules. [I3, I5, I7, I8] */
-export function checkSequences(system: System): Findings {
+/**
+ * Every sequence of nine readings for every monitored cause, or those given, against the window rules.
+ * [I3, I5, I7, I8]
+ */
+export function checkSequences(system: System, causes?: readonly CauseId[]): Findings {
   const record = new Record();
-  for (const rule of CAUSE_RULES.filter((candidate) => candidate.monitored)) {
+  const isAsked = (rule: CauseRule): boolean => rule.monitored && (causes?.includes(rule.cause) ?? true);
+  for (const rule of CAUSE_RULES.filter(isAsked)) {
     const policy = checkPolicy([rule], 1000, 10_000);
     const start = armedWalk(system, policy);
     const visit = (state: Walk['state'], history: readonly Verdict[]): void => {
