@@ -80,6 +80,7 @@ withConfig(program.command('run'))
         exitWhenDone: given.exitWhenDone ?? false,
         fromStart: given.fromStart ?? false,
         readyFile: given.readyFile === undefined ? undefined : resolve(given.readyFile),
+        notify: process.env,
       },
       stopSignal(),
     );

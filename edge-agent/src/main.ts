@@ -13,6 +13,7 @@ import { SampleTap } from './agent/sample-tap.ts';
 import { SerialMonitor } from './agent/serial-monitor.ts';
 import { SourceBoard } from './agent/source-board.ts';
 import { SourceStage } from './agent/source-stage.ts';
+import { SystemdWatch } from './agent/systemd-watch.ts';
 import { agentStatus } from './agent/view.ts';
 import { BlackBoxRecorder } from './blackbox/recorder.ts';
 import { BoxShelf, type BoxView } from './blackbox/shelf.ts';
@@ -31,6 +32,7 @@ import { Outbox } from './outbox/outbox.ts';
 import { ReplaySource, replayFingerprint } from './sources/replay.ts';
 import { Ros2Source } from './sources/ros2.ts';
 import type { Source, SourcePorts } from './sources/source.ts';
+import { type NotifyEnvironment, SystemdNotifier } from './systemd-notify.ts';
 import { Uplink, type UplinkIdentity } from './uplink/uplink.ts';
 import { AGENT_VERSION } from './version.ts';
 
@@ -43,6 +45,8 @@ export interface RunOptions {
   readonly fromStart: boolean;
   /** Written as JSON once the local API answers. */
   readonly readyFile: string | undefined;
+  /** Where systemd listens, when it has started this process. */
+  readonly notify?: NotifyEnvironment;
 }
 
 /** Runs the agent until the signal aborts. @throws what makes it impossible to go on. */
@@ -167,9 +171,10 @@ export async function runAgent(config: AgentConfig, options: RunOptions, signal:
       payload: { boot_id: bootId, agent_version: AGENT_VERSION, epoch: outbox.epoch },
     })
     .catch((error: unknown) => log.warn({ reason: errorMessage(error) }, 'event.lost'));
-  void Promise.all([socketServer.listening(), portServer?.listening()]).then(([, port]) =>
+  const serves = Promise.all([socketServer.listening(), portServer?.listening()]).then(([, port]) =>
     writeReady(options.readyFile, config, bootId, port),
   );
+  const systemd = new SystemdNotifier({ env: options.notify ?? {}, log });
 
   const healthReporter = (to: GuardLink): HealthReporter =>
     new HealthReporter({
@@ -182,6 +187,7 @@ export async function runAgent(config: AgentConfig, options: RunOptions, signal:
   // Stopped first to last: intake, servers, link, disk, and the one that holds the robot last of all.
   const stages: Service[] = [
     ...(options.exitWhenDone ? [untilDone(sourceStage, outbox)] : []),
+    new SystemdWatch(systemd, clock, serves),
     sourceStage,
     ...(hasSerial ? [serial] : []),
     ...(guard ? [healthReporter(guard)] : []),

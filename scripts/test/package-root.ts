@@ -25,6 +25,15 @@ const ENVIRONMENT = {
   LANG: 'C.UTF-8',
   DEBIAN_FRONTEND: 'noninteractive',
 };
+/** What systemd tells a service of Type=notify. */
+const AS_SERVICE = { ...ENVIRONMENT, NOTIFY_SOCKET: '/run/notify', WATCHDOG_USEC: '2000000' };
+/** Writes down what arrives on a datagram socket, which Node has none of. */
+const LISTENER = `
+import os, socket, sys
+s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+s.bind(sys.argv[1])
+os.chmod(sys.argv[1], 0o666)
+while True: print(s.recv(4096).decode(), flush=True)`;
 /**
  * Mounts and changes root in a mount namespace of the command's own: they end with the command, however it ends, and
  * never show on this machine, so that removing the folder cannot reach what was mounted there.
@@ -102,10 +111,21 @@ export class CleanRoot {
   /** Starts a program of the service user, as its unit would. It dies with this process at the latest. */
   start(logFile: string, command: string, ...args: string[]): ChildProcess {
     const asService = ['setpriv', '--reuid', 'outrider', '--regid', 'outrider', '--init-groups', '--pdeathsig', 'KILL'];
-    const child = spawn('unshare', this.#enter([...asService, command, ...args]), {
-      env: ENVIRONMENT,
-      stdio: ['ignore', 'pipe', 'pipe'],
-    });
+    return this.#spawn(logFile, 'unshare', this.#enter([...asService, command, ...args]), AS_SERVICE);
+  }
+
+  /** Listens in systemd's place to what the programs say of themselves. */
+  listen(logFile: string): void {
+    this.#spawn(logFile, 'setpriv', ['--pdeathsig', 'KILL', 'python3', '-c', LISTENER, join(this.path, 'run/notify')]);
+  }
+
+  #spawn(
+    logFile: string,
+    command: string,
+    args: readonly string[],
+    env: NodeJS.ProcessEnv = process.env,
+  ): ChildProcess {
+    const child = spawn(command, args, { env, stdio: ['ignore', 'pipe', 'pipe'] });
     const log = createWriteStream(join(this.path, logFile), { flags: 'a' });
     child.stdout.pipe(log, { end: false });
     child.stderr.pipe(log, { end: false });

@@ -130,6 +130,8 @@ t.test(
 
     await robot.enroll();
     await robot.connectMcu();
+    root.listen('root/notify.log');
+    await stack.until('the listener', () => root.has('/run/notify'));
     await robot.start();
     await stack.until('samples of the recording and of the microcontroller', async () => {
       const counts = await cloud.client.sampleCounts(ROBOT);
@@ -139,6 +141,11 @@ t.test(
     t.equal(examined.code, 0, 'doctor finds a robot that runs in order', examined);
     t.match((await root.run('outrider-edge', 'status')).out, /robot +default\.packaged-1 +agent 0\.1\.0~test1/);
     await robot.recover();
+
+    const told = readFileSync(join(root.path, 'root/notify.log'), 'utf8');
+    t.match(told, /READY=1\nSTATUS=packaged-1/, 'the guard tells systemd that it is ready');
+    t.match(told, /READY=1\nSTATUS=reading/, 'and so does the agent');
+    t.match(told, /WATCHDOG=1/, 'and that they still turn');
 
     await robot.stop('SIGKILL');
     await robot.start();
