@@ -103,6 +103,7 @@ export async function runAgent(config: AgentConfig, options: RunOptions, signal:
     }),
     clock,
     log,
+    onConnectFailed: () => void renewal.reconsider(),
     onAck: (lane, latencyMs) => metrics.observeAck(lane, latencyMs),
   });
 

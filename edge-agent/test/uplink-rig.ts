@@ -90,12 +90,13 @@ export class TestAuthority {
     return outrider.v1.SignedKeyList.encode({ payload, signature: new Uint8Array(signature) }).finish();
   }
 
-  async server(): Promise<{ key: string; cert: string }> {
+  /** @param ageMs How long ago its certificate's day began. */
+  async server(ageMs = 0): Promise<{ key: string; cert: string }> {
     const keys = await webcrypto.subtle.generateKey(EC, true, ['sign', 'verify']);
     const der = Buffer.from(await webcrypto.subtle.exportKey('pkcs8', keys.privateKey));
     const key = `-----BEGIN PRIVATE KEY-----\n${der.toString('base64').replace(/.{64}/g, '$&\n')}\n-----END PRIVATE KEY-----\n`;
     // The chain is sent whole, so that its authority can be pinned by fingerprint.
-    return { key, cert: `${await this.sign('localhost', keys.publicKey)}\n${this.pem}` };
+    return { key, cert: `${await this.sign('localhost', keys.publicKey, ageMs)}\n${this.pem}` };
   }
 }
 

@@ -4,7 +4,9 @@ import { request as httpsRequest } from 'node:https';
 import { isIP } from 'node:net';
 import { connect, type DetailedPeerCertificate } from 'node:tls';
 import { DomainError, errorMessage } from '@outrider/shared/errors';
+import type { Clock, EpochMs } from '@outrider/shared/time';
 import { z } from 'zod';
+import { tlsTrouble } from './tls-trouble.ts';
 
 const TIMEOUT_MS = 15_000;
 const ANSWER_BYTES_MAX = 256 * 1024;
@@ -49,9 +51,14 @@ export async function requestCertificate(options: {
   readonly apiKey: string;
   readonly csr: string;
   readonly ca: string | undefined;
+  readonly clock: Clock;
 }): Promise<GrantedCertificate> {
   const url = new URL(`/v1/robots/${encodeURIComponent(options.robotId)}/certificates`, options.httpUrl);
-  const { status, body } = await post(url, options.apiKey, { csr: options.csr }, options.ca);
+  const { status, body } = await exchange(url, {
+    ...options,
+    method: 'POST',
+    payload: JSON.stringify({ csr: options.csr }),
+  });
   if (status !== 201 && status !== 200) throw refusal(status, body, url);
   const granted = grantedSchema.safeParse(parseJson(body));
   if (!granted.success)
@@ -113,13 +120,30 @@ function chainOf(leaf: DetailedPeerCertificate): Buffer[] {
   return chain;
 }
 
-function post(
+/**
+ * What time it is at the cloud, by a connection that the pinned authority vouches for: to the second.
+ *
+ * @throws DomainError that says why it cannot be known.
+ */
+export async function fetchCloudTime(httpUrl: string, ca: string | undefined, clock: Clock): Promise<EpochMs> {
+  const url = new URL('/health', httpUrl);
+  const { date } = await exchange(url, { method: 'GET', payload: undefined, apiKey: undefined, ca, clock });
+  if (!Number.isFinite(date)) throw new DomainError('unavailable', `${url.origin} does not say what time it is`);
+  return date as EpochMs;
+}
+
+interface Exchange {
+  readonly method: 'GET' | 'POST';
+  readonly payload: string | undefined;
+  readonly apiKey: string | undefined;
+  readonly ca: string | undefined;
+  readonly clock: Clock;
+}
+
+function exchange(
   url: URL,
-  apiKey: string,
-  body: unknown,
-  ca: string | undefined,
-): Promise<{ status: number; body: string }> {
-  const payload = JSON.stringify(body);
+  { method, payload, apiKey, ca, clock }: Exchange,
+): Promise<{ status: number; body: string; date: number }> {
   const isTls = url.protocol === 'https:';
   if (!isTls && !LOOPBACK.test(url.hostname))
     throw new DomainError('invalid', `cloud.http_url: ${url.origin} would show the API key to the network; use https`, {
@@ -127,18 +151,19 @@ function post(
     });
   return new Promise((resolve, reject) => {
     const request = (isTls ? httpsRequest : httpRequest)(url, {
-      method: 'POST',
+      method,
       timeout: TIMEOUT_MS,
       agent: false,
       headers: {
-        'content-type': 'application/json',
-        'content-length': Buffer.byteLength(payload),
-        authorization: `Bearer ${apiKey}`,
+        ...(payload === undefined
+          ? {}
+          : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(payload) }),
+        ...(apiKey === undefined ? {} : { authorization: `Bearer ${apiKey}` }),
       },
       ...(isTls && ca !== undefined ? { ca } : {}),
     });
     request.once('timeout', () => request.destroy(new Error(`no answer within ${TIMEOUT_MS} ms`)));
-    request.once('error', (cause) => reject(connectionError(url, cause)));
+    request.once('error', (cause) => reject(connectionError(url, cause, clock)));
     request.once('response', (response) => {
       let text = '';
       response.setEncoding('utf8');
@@ -146,16 +171,18 @@ function post(
         text += chunk;
         if (text.length > ANSWER_BYTES_MAX) request.destroy(new Error('the answer is too long'));
       });
-      response.once('end', () => resolve({ status: response.statusCode ?? 0, body: text }));
-      response.once('error', (cause) => reject(connectionError(url, cause)));
+      const date = Date.parse(response.headers.date ?? '');
+      response.once('end', () => resolve({ status: response.statusCode ?? 0, body: text, date }));
+      response.once('error', (cause) => reject(connectionError(url, cause, clock)));
     });
     request.end(payload);
   });
 }
 
-function connectionError(url: URL, cause: unknown): DomainError {
-  const code = cause instanceof Error && 'code' in cause ? String(cause.code) : '';
-  if (/SELF_SIGNED|UNABLE_TO|CERT_|DEPTH_ZERO|ERR_TLS_CERT/.test(code))
+function connectionError(url: URL, cause: unknown, clock: Clock): DomainError {
+  const trouble = tlsTrouble(cause, url.origin, clock.epochMs());
+  if (trouble?.kind === 'clock') return new DomainError('unauthenticated', trouble.sentence, { cause });
+  if (trouble?.kind === 'untrusted')
     return new DomainError(
       'unauthenticated',
       `${url.origin}: its certificate is not signed by the pinned CA (${errorMessage(cause)}); check cloud.ca_file and cloud.ca_sha256`,

@@ -1,6 +1,9 @@
+import { X509Certificate } from 'node:crypto';
 import { isIP } from 'node:net';
 import { DomainError, errorMessage } from '@outrider/shared/errors';
+import type { Clock } from '@outrider/shared/time';
 import { connect, type MqttClient } from 'mqtt';
+import { tlsTrouble } from '../enroll/tls-trouble.ts';
 
 /** How long a goodbye may take. */
 const END_TIMEOUT_MS = 2000;
@@ -15,6 +18,8 @@ export interface MqttLinkOptions {
   readonly ca: string;
   readonly connectTimeoutMs: number;
   readonly keepaliveS: number;
+  /** For what to say when a certificate is out of its time. */
+  readonly clock: Clock;
   readonly will: { readonly topic: string; readonly payload: Uint8Array };
   readonly onMessage: (topic: string, payload: Uint8Array, retained: boolean) => void;
 }
@@ -57,8 +62,11 @@ export async function openMqttLink(options: MqttLinkOptions, signal: AbortSignal
     will: { topic: options.will.topic, payload: Buffer.from(options.will.payload), qos: 1, retain: true },
   });
   let reason = '';
+  let isTrusted = true;
   client.on('error', (error) => {
-    reason = explain(error, options.url);
+    const trouble = tlsTrouble(error, options.url, options.clock.epochMs());
+    isTrusted = trouble === undefined && !isNotAuthorized(error);
+    reason = trouble?.sentence ?? explain(error, options.url);
   });
   client.on('message', (topic, payload, packet) => options.onMessage(topic, payload, packet.retain));
   const closed = new Promise<string>((resolve) => client.once('close', () => resolve(reason)));
@@ -68,10 +76,7 @@ export async function openMqttLink(options: MqttLinkOptions, signal: AbortSignal
     await Promise.race([
       new Promise<void>((resolve) => client.once('connect', () => resolve())),
       closed.then((why) => {
-        throw new DomainError(
-          why.includes('trust') ? 'unauthenticated' : 'unavailable',
-          why || `${options.url}: the broker closed the connection`,
-        );
+        throw new DomainError(isTrusted ? 'unavailable' : 'unauthenticated', why || closedWithoutReason(options));
       }),
     ]);
   } catch (error) {
@@ -104,7 +109,8 @@ function wrap(client: MqttClient, closed: Promise<string>): MqttLink {
         });
       }),
     end: async () => {
-      const timer = setTimeout(() => client.end(true), END_TIMEOUT_MS);
+      // Not end(true): MQTT.js ignores a second end, and a broker that is frozen would be waited for until the keepalive.
+      const timer = setTimeout(() => client.stream.destroy(), END_TIMEOUT_MS);
       await client.endAsync().catch(() => {});
       clearTimeout(timer);
       client.end(true);
@@ -113,15 +119,24 @@ function wrap(client: MqttClient, closed: Promise<string>): MqttLink {
   };
 }
 
-/** Says in a sentence what went wrong, and with TLS: whom not to trust. */
+/** CONNACK refuses us by name: 4 and 5 of MQTT 3.1.1. */
+function isNotAuthorized(error: unknown): boolean {
+  const code = error instanceof Error && 'code' in error ? String(error.code) : '';
+  return code === '4' || code === '5' || /Not authorized/i.test(errorMessage(error));
+}
+
 function explain(error: unknown, url: string): string {
   const code = error instanceof Error && 'code' in error ? String(error.code) : '';
   const message = errorMessage(error);
-  if (/SELF_SIGNED|UNABLE_TO|CERT_|DEPTH_ZERO|ERR_TLS_CERT/.test(code))
-    return `${url}: the broker's certificate is not one to trust under the pinned CA (${code}: ${message})`;
-  if (/ERR_SSL_TLSV1_ALERT|ERR_SSL_SSLV3_ALERT|ALERT_/.test(code) || /alert/.test(message))
-    return `${url}: the broker does not trust this robot's certificate (${message}); enrol again`;
-  if (code === '4' || code === '5' || /Not authorized/i.test(message))
+  if (isNotAuthorized(error))
     return `${url}: the broker does not trust this robot's certificate (${message}); enrol again`;
   return `${url}: ${message}${code && !message.includes(code) ? ` (${code})` : ''}`;
+}
+
+/** A broker in Node says nothing when it does not like a certificate. */
+function closedWithoutReason({ url, certificate, clock }: MqttLinkOptions): string {
+  const until = Date.parse(new X509Certificate(certificate).validTo);
+  if (until <= clock.epochMs())
+    return `${url}: the broker closed the connection; this robot's certificate expired on ${new Date(until).toISOString()}`;
+  return `${url}: the broker closed the connection`;
 }

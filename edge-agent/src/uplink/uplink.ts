@@ -43,6 +43,8 @@ export interface UplinkOptions {
   readonly commands: CommandDesk;
   readonly clock: Clock;
   readonly log: Logger;
+  /** A connection could not be opened: perhaps the certificate has ended. Called often; must not throw. */
+  readonly onConnectFailed?: () => void;
   readonly onAck?: (lane: LaneName, latencyMs: number) => void;
 }
 
@@ -113,6 +115,7 @@ export class Uplink implements Service {
       const refused = error instanceof HelloRefused;
       this.#become(refused ? 'refused' : 'offline', errorMessage(error));
       if (!signal.aborted) log.warn({ reason: errorMessage(error) }, refused ? 'uplink.refused' : 'uplink.failed');
+      if (!refused && !signal.aborted) this.#options.onConnectFailed?.();
       if (refused) return Math.max(REFUSED_PAUSE_MS, this.#backoff.nextMs());
     } finally {
       outbox.setLive(false);
@@ -133,6 +136,7 @@ export class Uplink implements Service {
         ca: identity.ca,
         connectTimeoutMs: this.#options.connectTimeoutMs,
         keepaliveS: this.#options.keepaliveS,
+        clock,
         will: { topic: presenceTopic(device), payload: presenceReport(sessionOptions, 'CONNECTION_BROKEN') },
         onMessage: (topic, payload, retained) => session?.receive(topic, payload, retained),
       },
