@@ -73,7 +73,10 @@ export function openDatabase(stateDir: string, sizeMaxBytes: number): OpenedData
     db.pragma('synchronous = FULL');
     db.pragma(`journal_size_limit = ${JOURNAL_BYTES_MAX}`);
     db.pragma('cache_size = -4096');
-    db.pragma(`max_page_count = ${Math.max(64, Math.floor(sizeMaxBytes / PAGE_BYTES))}`);
+    const pagesMax = Math.max(64, Math.floor(sizeMaxBytes / PAGE_BYTES));
+    db.pragma(`max_page_count = ${pagesMax}`);
+    // The journal of a small outbox must not be several times its size.
+    db.pragma(`wal_autocheckpoint = ${Math.min(1000, Math.max(64, pagesMax >> 3))}`);
     createSchema(db);
     const meta = new Meta(db);
     const stoppedUncleanly = meta.get('clean') === '0';
@@ -209,9 +212,12 @@ export class StateLock {
     closeSync(openSync(path, 'a', 0o600));
     this.#db = new Database(path, { timeout: 200 });
     try {
+      // In memory: a journal file would need space, and the lock is what must hold on a full disk.
+      this.#db.pragma('journal_mode = MEMORY');
       this.#db.exec('BEGIN EXCLUSIVE');
     } catch (cause) {
       this.#db.close();
+      if (!(cause instanceof Database.SqliteError) || !cause.code.startsWith('SQLITE_BUSY')) throw cause;
       throw new DomainError(
         'already_exists',
         `${stateDir} is in use by another agent; give each robot its own state_dir`,

@@ -26,6 +26,8 @@ const EVICT_DOWN_TO = 0.75;
 const ROWS_PER_STEP = 200;
 /** A stream of full blocks is written before its time rather than kept in memory. */
 const BLOCKS_PENDING_MAX = 64;
+/** Blocks of a backlog that are written in one piece. */
+const BACKLOG_BLOCKS = 8;
 const RETRY_WHEN_FULL_MS = 500;
 /** Acknowledged rows go with the next commit, or after this long when there is none: it saves an fsync each. */
 const DELETE_INTERVAL_MS = 500;
@@ -284,24 +286,43 @@ export class Outbox implements Service {
     // A block of a recording must not be written without the position that it belongs to.
     if (this.#builder.isRecording) this.#closeAll();
     if (this.#pending.isEmpty) return;
-    const samples = this.#pending.blocks.reduce((sum, block) => sum + block.samples, 0);
-    const written =
-      this.#store.write(() => this.#writePending()) ??
-      (this.#makeRoom() ? this.#store.write(() => this.#writePending()) : undefined);
+    const written = this.#store.hasRoom() ? this.#writeAll() : undefined;
     if (!written) {
+      this.#store.releaseBallast();
       this.#deleteAcknowledged();
       this.#commitEvents();
       this.#setFull(true);
       return;
     }
     this.#countAcknowledged(written.value);
-    const { lostTelemetry } = this.#pending;
+    const { lostTelemetry, blocks } = this.#pending;
+    this.#totals.committed += samplesOf(blocks);
     this.#pending.clearAll();
     if (lostTelemetry) this.#countGap(lostTelemetry);
-    this.#totals.committed += samples;
     this.#setFull(false);
     this.#evictIfNeeded();
     for (const listener of this.#commitListeners) listener();
+  }
+
+  #writeAll(): { value: RemovedRows[] } | undefined {
+    const write = (): { value: RemovedRows[] } | undefined => this.#store.write(() => this.#writePending());
+    return write() ?? (this.#makeRoom() ? write() : undefined) ?? (this.#writeBacklog() ? write() : undefined);
+  }
+
+  /** What a full disk has held up may be more than the outbox takes at once: it goes in pieces, the oldest first. */
+  #writeBacklog(): boolean {
+    const { blocks, positions } = this.#pending;
+    // A recording is written up to one position, all of it or nothing.
+    if (positions.size > 0 || blocks.length <= BACKLOG_BLOCKS) return false;
+    while (blocks.length > BACKLOG_BLOCKS) {
+      const piece = blocks.slice(0, BACKLOG_BLOCKS);
+      const write = (): unknown => this.#store.write(() => this.#store.lanes.telemetry.appendAll(piece));
+      while (!write()) if (!this.#makeRoom()) return false;
+      this.#pending.clearBlocks(BACKLOG_BLOCKS);
+      this.#totals.committed += samplesOf(piece);
+      this.#evictIfNeeded();
+    }
+    return true;
   }
 
   /** Writes the events alone: all at once, or, when they do not fit together, as many as fit. */
@@ -412,3 +433,5 @@ export class Outbox implements Service {
     );
   }
 }
+
+const samplesOf = (blocks: readonly NewRecord[]): number => blocks.reduce((sum, { samples }) => sum + samples, 0);

@@ -84,6 +84,11 @@ export class Pending {
     this.lostTelemetry = undefined;
   }
 
+  /** After a commit of the oldest blocks alone. */
+  clearBlocks(count: number): void {
+    for (const { body } of this.blocks.splice(0, count)) this.#blockBytes -= body.length;
+  }
+
   /** After a commit of the oldest events alone. */
   clearEvents(count: number): void {
     this.lostEvents = undefined;

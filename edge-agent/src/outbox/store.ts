@@ -2,6 +2,7 @@ import { mkdirSync } from 'node:fs';
 import { errorMessage } from '@outrider/shared/errors';
 import { newEpoch } from '@outrider/shared/ids';
 import type { Logger } from '@outrider/shared/log';
+import { Ballast } from './ballast.ts';
 import {
   type Db,
   isCorruption,
@@ -45,6 +46,7 @@ export class Store {
   readonly #bootId: string;
   readonly #log: Logger;
   readonly #lock: StateLock;
+  readonly #ballast: Ballast;
   readonly cursors: Readonly<Record<LaneName, Cursor>> = { event: cursor(), state: cursor(), telemetry: cursor() };
   #opened: Opened;
   #isClosed = false;
@@ -57,8 +59,10 @@ export class Store {
     this.#log = log;
     mkdirSync(stateDir, { recursive: true, mode: 0o700 });
     this.#lock = new StateLock(stateDir);
+    this.#ballast = new Ballast(stateDir, sizeMaxBytes);
     try {
-      this.#opened = this.#open();
+      this.#opened = this.#openWithRoom();
+      this.#ballast.take();
     } catch (error) {
       this.#lock.release();
       throw error;
@@ -89,6 +93,18 @@ export class Store {
   fill(): number {
     const pragma = (name: string): number => Number(this.#opened.db.pragma(name, { simple: true }));
     return (pragma('page_count') - pragma('freelist_count')) / pragma('max_page_count');
+  }
+
+  /** Whether the disk has room for more than what must be kept: takes the ballast back when it was given up. */
+  hasRoom(): boolean {
+    return this.#ballast.take();
+  }
+
+  /** Gives the ballast up, so that a disk that others have filled takes events and deletions. @returns False: none. */
+  releaseBallast(): boolean {
+    const released = this.#ballast.release();
+    if (released) this.#log.error({ fill: this.fill() }, 'outbox.ballast_released');
+    return released;
   }
 
   /** One durable transaction, or `undefined` when nothing can be written now. Damaged files are replaced first. */
@@ -152,6 +168,17 @@ export class Store {
       for (const lane of LANES) this.lanes[lane].reload();
       this.recent.reload();
       throw error;
+    }
+  }
+
+  /** On a disk that is full before the start the ballast is what the journal is made of. */
+  #openWithRoom(): Opened {
+    try {
+      return this.#open();
+    } catch (error) {
+      if (!isUnwritable(error) || !this.#ballast.release()) throw error;
+      this.#log.error({ reason: errorMessage(error) }, 'outbox.ballast_released');
+      return this.#open();
     }
   }
 

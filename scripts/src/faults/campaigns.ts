@@ -1,4 +1,5 @@
 import type { Campaign } from './campaign.ts';
+import { fullDisks } from './full-disks.ts';
 import { hostDeaths } from './host-deaths.ts';
 import { latchSlots } from './latches.ts';
 import { simulation } from './simulation.ts';
@@ -13,5 +14,6 @@ export const CAMPAIGNS: readonly Campaign[] = [
   tornJournals,
   flippedBits,
   latchSlots,
+  fullDisks,
   simulation,
 ];
