@@ -10,7 +10,7 @@ import { systemClock } from '@outrider/shared/time';
 import { repositoryRoot } from '../stack.ts';
 import { RowSkipped } from './measure.ts';
 
-export const FIRMWARE = join(repositoryRoot, 'firmware-bridge/firmware/build/outrider-mcu');
+const FIRMWARE = join(repositoryRoot, 'firmware-bridge/firmware/build/outrider-mcu');
 const EDGE = join(repositoryRoot, 'edge-agent/bin/outrider-edge.js');
 const POLL_MS = 5;
 const never = new AbortController().signal;
