@@ -139,6 +139,7 @@ t.test('a stream is stale after five of its periods, and never before the floor'
   t.equal(staleAfterMs(0, LIVE), 5000);
   const at = (lastMs: number | undefined, nowMs: number): string =>
     classifyStream('s', lastMs, 50, 0, nowMs, LIVE).verdict;
+  t.equal(classifyStream('s', undefined, 50, 500, 1500, LIVE).verdict, 'pending', 'counted from the start');
   t.same([at(undefined, 1000), at(undefined, 1001), at(900, 1000), at(899, 1000)], ['pending', 'bad', 'clear', 'bad']);
   const mcu = (lastMs: number | undefined, nowMs: number): string => classifyMcuSilence(lastMs, 0, nowMs, LIVE).verdict;
   t.same(
@@ -162,6 +163,11 @@ t.test('the microcontroller must do what the phase wants of it', async (t) => {
   t.equal(at('ARMED', { hasArmed: true }), 'severe', 'it stopped by itself');
   t.equal(at('ARMED', { state: 'ARMED', hasRestarted: true }), 'severe');
   t.equal(at('ARMED', { state: 'SILENT' }), 'fair', 'silence is another cause');
+  t.equal(at('LATCHED', { state: 'SILENT' }, 501), 'pending', 'of a silent one nothing is known');
+  t.equal(at('ARMED', { state: 'UNKNOWN' }), 'pending');
+  t.equal(at('LATCHED', { state: 'ARMED' }, 500), 'fair', 'exactly in time');
+  const later = { ...facts, state: 'ARMED' } as const;
+  t.equal(classifyMcu(later, 'LATCHED', 1000, 1500, LIVE).verdict, 'fair', 'counted from the phase');
 });
 
 t.test('a stop line: pressed is severe, unreadable is unknown', async (t) => {

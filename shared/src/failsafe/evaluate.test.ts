@@ -3,7 +3,7 @@ import t from 'tap';
 import { OVERFLOW_CHANNEL, stepChannel } from './channel.ts';
 import { evaluate } from './evaluate.ts';
 import { CAUSE_RULES, DEFAULT_POLICY, policyWith } from './rules.ts';
-import { bootState, type FailsafeState, recoverNonce, type Verdict } from './state.ts';
+import { bootState, type FailsafeEvent, type FailsafeState, recoverNonce, type Verdict } from './state.ts';
 import {
   checkCombiner,
   checkRecovery,
@@ -14,7 +14,17 @@ import {
 } from './testing/checks.ts';
 import { CAUSE_KINDS, explore, kindSets, kindTriples, randomWalk } from './testing/explore.ts';
 import { MUTANTS } from './testing/mutants.ts';
-import { allClear, armedWalk, checkPolicy, EMPTY, REAL_SYSTEM, reading, type System } from './testing/system.ts';
+import {
+  allClear,
+  armedWalk,
+  checkPolicy,
+  EMPTY,
+  REAL_SYSTEM,
+  reading,
+  ruleOf,
+  type System,
+  Walk,
+} from './testing/system.ts';
 
 // The large pairs take a minute.
 t.setTimeout(170_000);
@@ -93,6 +103,55 @@ t.test('a policy may raise an action and not lower it', async (t) => {
   t.equal(policy.rules.find((rule) => rule.cause === 'thermal_shutdown')?.clearDwellMs, 5);
   t.equal(policy.rules.find((rule) => rule.cause === 'estop')?.action, 'STOP0');
   t.match(problems, [{ cause: 'estop', reason: /not lowered/ }]);
+});
+
+t.test('a recovery that is given up says why, and one that is not says nothing', async (t) => {
+  const policy = checkPolicy(CAUSE_RULES, 10, 1000);
+  const given = (event: (atMs: number) => FailsafeEvent): unknown => {
+    const walk = new Walk(REAL_SYSTEM, policy);
+    walk.settle(20, 5);
+    t.match(walk.recover(false).recover, { kind: 'accepted' });
+    const { abandoned, recover } = walk.step(event(walk.state.nowMs));
+    return [abandoned, recover?.kind];
+  };
+  t.match(
+    given((atMs) => ({ kind: 'tick', atMs: atMs + 3 })),
+    [['the recovery took longer than 2 ms'], undefined],
+  );
+  t.same(
+    given((atMs) => ({ kind: 'tick', atMs: atMs + 2 })),
+    [undefined, undefined],
+  );
+  const trigger = { kind: 'trigger', mode: 'geofence_lock', detail: 'asked' } as const;
+  t.match(
+    given((atMs) => ({ ...trigger, atMs })),
+    [[/geofence_lock: must stay clear/, /stopped again/], undefined],
+  );
+  const failed = { kind: 'store_failed', detail: 'disk full' } as const;
+  t.match(
+    given((atMs) => ({ ...failed, atMs })),
+    [[/stopped again/, /could not be written: disk full/], undefined],
+  );
+  t.match(
+    given((atMs) => ({ kind: 'recover', atMs, latchId: 7, nonce: 'x', local: true })),
+    [undefined, 'conflict'],
+  );
+  const moving = { kind: 'actuator', mcu: 'ARMED', standstill: false } as const;
+  t.match(
+    given((atMs) => ({ ...moving, atMs })),
+    [[/does not confirm the stop: ARMED/, /do not stand still/], undefined],
+  );
+});
+
+t.test('a warning that only a recovery clears stands in its way like any other', async (t) => {
+  const policy = checkPolicy([{ ...ruleOf('thermal_shutdown'), action: 'WARN' }], 10, 1000);
+  const walk = new Walk(REAL_SYSTEM, policy);
+  walk.settle(20, 5);
+  walk.step({ kind: 'readings', atMs: walk.state.nowMs, readings: [reading('thermal_shutdown', 'severe')] });
+  t.match(walk.recover(true).recover, { kind: 'unmet', unmet: [/thermal_shutdown \(a\): not clear/] });
+  walk.settle(20, 5);
+  walk.recover(true);
+  t.match(walk.store(), { gateOpen: true, causes: [] });
 });
 
 t.test('evidence that is new starts at nothing, and channels without end are one unknown one', async (t) => {
