@@ -137,7 +137,7 @@ t.test('a PX4 log that is cut off or has flipped bits is read or refused, never 
   const file = join(t.testdir(), 'broken.ulg');
   const random = seeded(11);
   const outcomes = new Set<string>();
-  for (let n = 0; n < 18; n += 1) {
+  for (let n = 0; n < 9; n += 1) {
     const bytes = n % 3 === 0 ? whole.subarray(0, Math.floor(random() * whole.length)) : Buffer.from(whole);
     if (n % 3 !== 0)
       for (let flips = n % 3 === 1 ? 3 : 200; flips > 0; flips -= 1) {
@@ -211,23 +211,22 @@ t.test('cut-outs with roll, battery and link faults trip within 500 ms of the sa
     await playback.close();
     const firstNs = flight[0]?.receivedNs ?? 0n;
     const secondsIn = (sample: Sample): number => Number(sample.receivedNs - firstNs) / 1e9;
-    for (const [fault, { cause, make }] of Object.entries(FAULTS)) {
-      for (const beginS of [8.31, 15.07]) {
-        const cutout = flight.filter((sample) => secondsIn(sample) >= beginS - 2 && secondsIn(sample) <= beginS + 2);
-        const startS = secondsIn(cutout[0] as Sample);
-        let firstS: number | undefined;
-        const faulty = cutout.flatMap((sample) => {
-          const atS = secondsIn(sample) - beginS;
-          const made = atS < 0 ? sample : make(sample, atS);
-          if (made !== sample) firstS ??= secondsIn(sample) - startS;
-          return made ? [made] : [];
-        });
-        const file = await toMcap(join(folder, 'cutout.mcap'), faulty);
-        const { stoppedAtS, timeline } = await runWhatIf(policy, { file });
-        const lateMs = ((stoppedAtS ?? Number.POSITIVE_INFINITY) - (firstS ?? 0)) * 1000;
-        t.ok(lateMs >= 0 && lateMs <= 500, `${name}, ${fault} at ${beginS} s: ${lateMs.toFixed(0)} ms`);
-        t.equal(timeline.find(({ isStop }) => isStop)?.cause, cause);
-      }
+    for (const [i, [fault, { cause, make }]] of Object.entries(FAULTS).entries()) {
+      const beginS = i % 2 === 0 ? 8.31 : 15.07;
+      const cutout = flight.filter((sample) => secondsIn(sample) >= beginS - 2 && secondsIn(sample) <= beginS + 2);
+      const startS = secondsIn(cutout[0] as Sample);
+      let firstS: number | undefined;
+      const faulty = cutout.flatMap((sample) => {
+        const atS = secondsIn(sample) - beginS;
+        const made = atS < 0 ? sample : make(sample, atS);
+        if (made !== sample) firstS ??= secondsIn(sample) - startS;
+        return made ? [made] : [];
+      });
+      const file = await toMcap(join(folder, 'cutout.mcap'), faulty);
+      const { stoppedAtS, timeline } = await runWhatIf(policy, { file });
+      const lateMs = ((stoppedAtS ?? Number.POSITIVE_INFINITY) - (firstS ?? 0)) * 1000;
+      t.ok(lateMs >= 0 && lateMs <= 500, `${name}, ${fault} at ${beginS} s: ${lateMs.toFixed(0)} ms`);
+      t.equal(timeline.find(({ isStop }) => isStop)?.cause, cause);
     }
   }
 });
