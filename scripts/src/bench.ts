@@ -76,7 +76,8 @@ function pageOf(outcomes: ReadonlyMap<string, Outcome>): string {
 
 Written by \`npm run bench\`. Each row is held against a limit or a peer measured in the same run, alternating; the
 ratio is ours over theirs, the median of the pairs with the lowest and the highest. Absolute figures are only good for
-this machine and this run; the ratios are what to trust.
+this machine and this run; the ratios are what to trust. "Loaded": meanwhile one process commits to SQLite and another
+publishes through an MQTT broker, both without a pause, and the samples of each pair are taken one side after the other.
 
 Machine: ${machine()}. Date: ${toIso(systemClock.epochMs()).slice(0, 10)}.
 
