@@ -21,6 +21,10 @@ t.test('the seeds’ own examples get the answers that the seeds show', async (t
     201,
   );
   harness.bus.online.add('default.RB-1022');
+  await harness.database.query(
+    `insert into robot_shadow (robot_pk, key, at, ingested_at, value)
+     select robot_pk, 'failsafe', now(), now(), '{"phase":"LATCHED","latch_id":1,"motion_epoch":0}' from robot`,
+  );
   harness.bus.answer = () => ({ done: true, latchId: 1, detail: 'latched' });
 
   const contract = new Contract((await harness.call('GET', '/openapi.json')).json);
