@@ -1,6 +1,6 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { DomainError, errorMessage } from '@outrider/shared/errors';
-import { EstopWatch, estopFromLevel, type GpioOptions, type GpioPort } from './gpio.ts';
+import { EstopWatch, estopFromLevel, type GpioOptions, type GpioPort } from './gpio-port.ts';
 
 /** Pause between two reads of the input, in seconds as `sleep` takes it. */
 const READ_PAUSE_S = '0.03';

@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import { DomainError, errorMessage } from '@outrider/shared/errors';
 import type { Gpio } from 'onoff';
-import { EstopWatch, estopFromLevel, type GpioOptions, type GpioPort } from './gpio.ts';
+import { EstopWatch, estopFromLevel, type GpioOptions, type GpioPort } from './gpio-port.ts';
 
 const SYSFS_GPIO = '/sys/class/gpio';
 /** Beside the interrupt, in case an edge was missed. [ms] */

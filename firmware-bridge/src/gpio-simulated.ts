@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { type EstopState, EstopWatch, type GpioOptions, type GpioPort } from './gpio.ts';
+import { type EstopState, EstopWatch, type GpioOptions, type GpioPort } from './gpio-port.ts';
 
 /** How often the file is read. Read, not watched: a change between two looks at its times could be missed. [ms] */
 const POLL_MS = 20;

@@ -5,7 +5,8 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { Readable, Writable } from 'node:stream';
 import t from 'tap';
-import { type EstopState, type GpioDriver, openGpio } from '../src/gpio.ts';
+import { openGpio } from '../src/gpio.ts';
+import type { EstopState, GpioDriver } from '../src/gpio-port.ts';
 import { SimulatedGpio } from '../src/gpio-simulated.ts';
 
 t.setTimeout(60_000);

@@ -1,7 +1,7 @@
 import { chmodSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
-import type { GpioPort } from '@outrider/firmware-bridge/gpio';
+import type { GpioPort } from '@outrider/firmware-bridge/gpio-port';
 import type { CommandOutcome } from '@outrider/firmware-bridge/link';
 import { createLogger } from '@outrider/shared/log';
 import t from 'tap';

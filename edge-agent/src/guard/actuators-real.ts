@@ -1,4 +1,4 @@
-import type { GpioPort } from '@outrider/firmware-bridge/gpio';
+import type { GpioPort } from '@outrider/firmware-bridge/gpio-port';
 import type { CommandOutcome } from '@outrider/firmware-bridge/link';
 import type { FailsafeAction } from '@outrider/shared/failsafe/modes';
 import type { Actuators, McuView } from './actuators.ts';

@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
-import { GPIO_DRIVERS, type GpioOptions } from '@outrider/firmware-bridge/gpio';
+import { GPIO_DRIVERS, type GpioOptions } from '@outrider/firmware-bridge/gpio-port';
 import { BAUD_MAX, BAUD_MIN } from '@outrider/firmware-bridge/serial-port';
 import { DomainError, errorMessage, type FieldProblem } from '@outrider/shared/errors';
 import type { CommLimits } from '@outrider/shared/failsafe/classify-agent';
