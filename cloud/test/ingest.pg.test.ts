@@ -3,9 +3,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { outrider } from '@outrider/shared/messages';
 import { downTopic, presenceTopic, upTopic } from '@outrider/shared/protocol/topics';
+import { systemClock } from '@outrider/shared/time';
 import t from 'tap';
 import { writeMosquittoConfig } from '../src/broker/mosquitto.ts';
 import type { MqttClientBus } from '../src/broker/mqtt-client-bus.ts';
+import { InstructionKeys } from '../src/failsafe/instruction-keys.ts';
+import { PgInstructionStore } from '../src/storage/instruction-store.ts';
 import type { LiveUpdate } from '../src/telemetry/ports.ts';
 import {
   type Engine,
@@ -201,6 +204,31 @@ t.test('PostgreSQL and Mosquitto', { skip }, async (t) => {
     }, 'everything to be acknowledged');
     t.match(await replica.telemetry.reader.counts(robot.robotPk), [{ samples: 20 }]);
     await edge.end();
+  });
+
+  await t.test('two replicas give no robot a number twice, and make one instruction key', async (t) => {
+    const other = await openGround(site.postgres.url);
+    const grounds = [ground, other];
+    const stores = grounds.map(({ database }) => new PgInstructionStore(database));
+    const robot = { tenantId: 'default', robotId: 'S-1' };
+    const numbers = await Promise.all(
+      stores.flatMap((store) => Array.from({ length: 100 }, () => store.nextCounter(robot, 0))),
+    );
+    t.equal(new Set(numbers).size, 200);
+    const keys = grounds.map(
+      ({ secrets, authority, log }, index) =>
+        new InstructionKeys({
+          store: stores[index] as PgInstructionStore,
+          secrets,
+          authority,
+          clock: systemClock,
+          log,
+        }),
+    );
+    await Promise.all(keys.map((each) => each.open()));
+    t.equal(keys[0]?.signer.keyId, keys[1]?.signer.keyId);
+    t.equal(keys[0]?.list.serial, keys[1]?.list.serial);
+    await other.close();
   });
 
   await t.test('Mosquitto gives the same rights as the broker in this process', async (t) => {
