@@ -92,7 +92,7 @@ withConfig(program.command('guard'))
   .action(async ({ config }: AtAgent) => {
     const { loadGuardConfig } = await import('./guard/guard-config.ts');
     const { guardMain } = await import('./guard/main.ts');
-    process.exitCode = await guardMain(await loadGuardConfig(config));
+    process.exitCode = await guardMain(await loadGuardConfig(config), process.env);
   });
 
 withConfig(program.command('enroll'))

@@ -3,7 +3,7 @@ import { parseArgs } from 'node:util';
 import { errorMessage } from '@outrider/shared/errors';
 import { createLogger } from '@outrider/shared/log';
 import { systemClock } from '@outrider/shared/time';
-import { SystemdNotifier } from '../systemd-notify.ts';
+import { type NotifyEnvironment, SystemdNotifier } from '../systemd-notify.ts';
 import { runGuard } from './guard.ts';
 import { type GuardConfig, loadGuardConfig } from './guard-config.ts';
 
@@ -12,8 +12,14 @@ const EXIT_CONFIG = 78;
 /** Log bytes that wait for a reader of standard error; beyond, lines are dropped. */
 const LOG_BYTES_MAX = 256 * 1024;
 
-/** Runs a guard process to its end. @returns The exit code. */
-export async function guardMain(config: GuardConfig): Promise<number> {
+/**
+ * Runs a guard process to its end.
+ *
+ * @param notify Where systemd listens, for a guard that systemd started. One that the agent starts inherits the
+ * agent's socket, and must not speak for it.
+ * @returns The exit code.
+ */
+export async function guardMain(config: GuardConfig, notify: NotifyEnvironment = {}): Promise<number> {
   process.umask(0o077);
   const log = createLogger('outrider-guard', config.logLevel, { write: writeLog });
   const stop = new AbortController();
@@ -26,7 +32,7 @@ export async function guardMain(config: GuardConfig): Promise<number> {
   const onFaults = (to: (error: unknown) => void): void => {
     report = to;
   };
-  const notifier = new SystemdNotifier({ env: process.env, log });
+  const notifier = new SystemdNotifier({ env: notify, log });
   return runGuard({ config, clock: systemClock, log, signal: stop.signal, notifier, onFaults });
 }
 

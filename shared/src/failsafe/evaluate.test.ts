@@ -143,6 +143,16 @@ t.test('a recovery that is given up says why, and one that is not says nothing',
   );
 });
 
+t.test('a write that fails while armed latches nothing, and a request keeps the first words', async (t) => {
+  const policy = checkPolicy(CAUSE_RULES, 10, 1000);
+  const walk = armedWalk(REAL_SYSTEM, policy);
+  const failed = { kind: 'store_failed', atMs: walk.state.nowMs, detail: 'disk full' } as const;
+  t.match(walk.step(failed), { gateOpen: true, causes: [] });
+  for (const detail of ['a person in the cell', 'again'])
+    walk.step({ kind: 'trigger', atMs: walk.state.nowMs, mode: 'emergency_stop', detail });
+  t.match(walk.step({ kind: 'tick', atMs: walk.state.nowMs }), { causes: [{ detail: 'a person in the cell' }] });
+});
+
 t.test('a warning that only a recovery clears stands in its way like any other', async (t) => {
   const policy = checkPolicy([{ ...ruleOf('thermal_shutdown'), action: 'WARN' }], 10, 1000);
   const walk = new Walk(REAL_SYSTEM, policy);
