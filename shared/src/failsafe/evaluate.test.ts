@@ -3,7 +3,14 @@ import t from 'tap';
 import { OVERFLOW_CHANNEL, stepChannel } from './channel.ts';
 import { evaluate } from './evaluate.ts';
 import { CAUSE_RULES, DEFAULT_POLICY, policyWith } from './rules.ts';
-import { bootState, type FailsafeEvent, type FailsafeState, recoverNonce, type Verdict } from './state.ts';
+import {
+  bootState,
+  type FailsafeEvent,
+  type FailsafeState,
+  type Reading,
+  recoverNonce,
+  type Verdict,
+} from './state.ts';
 import {
   checkCombiner,
   checkRecovery,
@@ -141,6 +148,31 @@ t.test('a recovery that is given up says why, and one that is not says nothing',
     given((atMs) => ({ ...moving, atMs })),
     [[/does not confirm the stop: ARMED/, /do not stand still/], undefined],
   );
+});
+
+t.test('an opening needs its own write, uses one nonce, and returns only from outside a fence', async (t) => {
+  const policy = checkPolicy(CAUSE_RULES, 10, 1000);
+  const recovering = (...extra: Reading[]): Walk => {
+    const walk = new Walk(REAL_SYSTEM, policy);
+    walk.settle(20, 5);
+    walk.step({ kind: 'readings', atMs: walk.state.nowMs, readings: extra });
+    t.equal(recoverNonce(walk.state), 'seed-0');
+    walk.recover(false);
+    t.equal(recoverNonce(walk.state), 'seed-1');
+    return walk;
+  };
+  const wrong = recovering();
+  const { nowMs: atMs, latchId, motionEpoch } = wrong.state;
+  wrong.step({ kind: 'stored', atMs, latchId: latchId + 1, motionEpoch: motionEpoch + 1 });
+  t.equal(wrong.state.phase, 'RECOVERING', 'the write of another latch');
+  wrong.step({ kind: 'tick', atMs: atMs + 3 });
+  t.equal(wrong.state.phase, 'BOOT', 'given up, and nothing is latched');
+  const opened = recovering(reading('mechanical_lock', 'fair'), reading('geofence_lock', 'clear', 'b'));
+  t.match(opened.store(), { gateOpen: true, inwardOnly: true, recover: undefined }, 'one source of positions is new');
+  const inside = recovering(reading('mechanical_lock', 'fair'));
+  t.match(inside.store(), { gateOpen: true, inwardOnly: false }, 'a joint that is only fair is no fence');
+  t.equal(inside.step({ kind: 'tick', atMs: inside.state.nowMs }).recover, undefined);
+  t.match(inside.recover(true).recover, { kind: 'conflict', why: 'phase' });
 });
 
 t.test('a write that fails while armed latches nothing, and a request keeps the first words', async (t) => {

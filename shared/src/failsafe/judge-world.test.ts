@@ -9,6 +9,7 @@ import {
 } from './classify-agent.ts';
 import { insideM } from './classify-place.ts';
 import type { Signals } from './classify-signals.ts';
+import { SignalJudge } from './judge.ts';
 import { CLOSED, joints, judgeOf, LIMITS, OPEN, other, RETURNING } from './testing/judge-rig.ts';
 
 const battery = (stateOfCharge: number, currentA = 1, voltageV = 50, temperatureC: number[] = []): Signals =>
@@ -155,6 +156,15 @@ t.test('geofence: back inwards slowly, and not any other way', async (t) => {
   at(0, 10.5, RETURNING);
   at(9000, 12, CLOSED);
   t.equal(at(18_000, 12, RETURNING), 'fair', 'carried away while stopped, it starts anew');
+});
+
+t.test('geofence: the words say where it is', async (t) => {
+  const words = (x: number, gate = OPEN): string | undefined =>
+    new SignalJudge(LIMITS).judge(place([x, 5]), 0, 0, gate).find(({ cause }) => cause === 'geofence_lock')?.detail;
+  t.same([words(9.5), words(10.5), words(10)], ['0.50 m inside', '0.50 m outside', '0.00 m inside']);
+  const judge = new SignalJudge(LIMITS);
+  judge.judge(place([10.5, 5]), 0, 0, RETURNING);
+  t.match(judge.judge(place([10.6, 5]), 100, 0, RETURNING), [{ detail: '0.60 m outside, not moving inwards slowly' }]);
 });
 
 t.test('geofence: latitude and longitude, also across the date line', async (t) => {
