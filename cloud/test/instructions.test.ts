@@ -231,6 +231,7 @@ t.test('replicas agree on the key, and never give a number twice', async (t) => 
   t.equal(two.signer.keyId, before);
   await two.open();
   t.equal(two.signer.keyId, next, 'the others see it');
+  t.ok(two.list.serial >= Date.now() - 60_000, 'lists are ordered by time, also after a restore');
   const accepted = readList(outrider.v1.SignedKeyList.decode(two.list.bytes));
   t.same([...accepted.keys.keys()], [next, before], 'what is on its way under the old key is still good');
   await one.rotate();

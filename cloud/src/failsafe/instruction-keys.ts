@@ -26,6 +26,8 @@ export interface KeyList {
 }
 
 interface Loaded {
+  /** Its place in the database. */
+  readonly serial: number;
   readonly keyId: string;
   readonly privateKey: KeyObject;
   readonly createdAtMs: number;
@@ -59,7 +61,8 @@ export class InstructionKeys {
     const keyId = `ik_${createHash('sha256').update(raw).digest('hex').slice(0, 16)}`;
     const pem = privateKey.export({ format: 'pem', type: 'pkcs8' }).toString();
     const key = { keyId, publicKey: raw, sealedPrivateKeyPem: secrets.seal(`instruction:${keyId}`, pem) };
-    await store.addInstructionKey({ ...key, createdAtMs: clock.epochMs() }, this.#loaded?.list.serial ?? 0);
+    const createdAtMs = Math.max(clock.epochMs(), (this.#loaded?.createdAtMs ?? 0) + 1);
+    await store.addInstructionKey({ ...key, createdAtMs }, this.#loaded?.serial ?? 0);
     await this.#load();
     log.info({ keyId: this.#current.keyId }, 'instruction_key.rotated');
     return this.#current.keyId;
@@ -83,15 +86,16 @@ export class InstructionKeys {
     const { store, secrets, authority } = this.#options;
     const keys = await store.instructionKeys(ACCEPTED_MAX);
     const [newest] = keys;
-    if (!newest || newest.serial === this.#loaded?.list.serial) return;
+    if (!newest || newest.serial === this.#loaded?.serial) return;
     const { serial, keyId, createdAtMs } = newest;
     const privateKey = createPrivateKey(secrets.open(`instruction:${keyId}`, newest.sealedPrivateKeyPem));
+    // By time and not by place: robots refuse an older list, and a database restored from a copy gives places again.
     const payload = outrider.v1.InstructionKeyList.encode({
-      serial,
+      serial: createdAtMs,
       keys: keys.map((key) => ({ keyId: key.keyId, publicKey: key.publicKey })),
     }).finish();
     const signature = await authority.signStatement(keyListBytes(payload));
     const bytes = outrider.v1.SignedKeyList.encode({ payload, signature }).finish();
-    this.#loaded = { keyId, privateKey, createdAtMs, list: { serial, bytes } };
+    this.#loaded = { serial, keyId, privateKey, createdAtMs, list: { serial: createdAtMs, bytes } };
   }
 }
