@@ -96,6 +96,21 @@ withStorage(program.command('user').description('Manage people.').command('creat
   );
 
 withStorage(
+  program
+    .command('instruction-key')
+    .description('Manage the key that signs what robots are ordered to do.')
+    .command('rotate'),
+)
+  .description('Make the next key. The one before stays good for what is on its way; rotate twice when one is lost.')
+  .action((given: Given) =>
+    run(() =>
+      administer(given, async ({ instructionKeys }) => {
+        console.log(JSON.stringify({ key_id: await instructionKeys.rotate() }, null, 2));
+      }),
+    ),
+  );
+
+withStorage(
   program.command('broker-config').description('Write the configuration of an external broker.').command('mosquitto'),
 )
   .description('Write mosquitto.conf, its access list and certificates for MQTT_URL. Run it again after a revocation.')

@@ -65,13 +65,14 @@ export interface Administration {
   readonly accounts: Identity['accounts'];
   readonly authority: CertificateAuthority;
   readonly certificates: CertificateRegistry;
+  readonly instructionKeys: InstructionKeys;
   close(): Promise<void>;
 }
 
 /** Opens the database for one of the administration verbs. */
 export async function openAdministration(config: Config, log: Logger, clock: Clock): Promise<Administration> {
-  const { database, identity, authority, certificates } = await openFoundation(config, log, clock);
-  return { accounts: identity.accounts, authority, certificates, close: () => database.close() };
+  const { database, identity, authority, certificates, instructionKeys } = await openFoundation(config, log, clock);
+  return { accounts: identity.accounts, authority, certificates, instructionKeys, close: () => database.close() };
 }
 
 /**

@@ -81,6 +81,11 @@ t.test('a recovery goes out signed, numbered and bound, and is answered by the r
   bus.appear(device('RB-1'));
   await recover('RB-1');
   t.equal(bus.lists.length, 2, 'and again on the next');
+  await harness.api.core.instructionKeys.rotate();
+  await recover('RB-1');
+  const [rotated, latest] = [bus.lists.at(-1), bus.sent.at(-1)?.trigger];
+  t.equal(bus.lists.length, 3, 'a new key is announced before it is used');
+  t.ok(rotated && latest && isSigned(latest, rotated) && !isSigned(latest, list), 'and used');
   const audit = await database.query<{ outcome: string; details: object; duration_ms: number }>(
     `select outcome, details, duration_ms from audit_entry where action = 'failsafe.recover' and request_id = 'why-2'`,
   );
