@@ -61,7 +61,6 @@ export class JointHistory {
     limits: SignalLimits,
     history: HistoryLimits,
   ): Reading[] {
-    if (signals.kind !== 'joint_state' || signals.positionRad.length === 0) return [];
     const worst = new Worst();
     // Samples that were held up arrive together; each still stands for its period.
     const stepMs = Math.max(atMs - this.#atMs, declaredRateHz > 0 ? 1000 / declaredRateHz : 0);

@@ -251,11 +251,10 @@ export function describe(
   return { gateOpen, action, mode: worst?.mode ?? '', speedFactor, inwardOnly: gateOpen && state.returning, causes };
 }
 
+/** A new latch_id comes with a new latch, and a new motion epoch with a new phase. */
 function hasChanged(before: FailsafeState, after: FailsafeState): boolean {
   return (
     before.phase !== after.phase ||
-    before.latchId !== after.latchId ||
-    before.motionEpoch !== after.motionEpoch ||
     before.returning !== after.returning ||
     before.causes.some((cause, i) => cause.latched !== after.causes[i]?.latched)
   );

@@ -75,6 +75,14 @@ export function brokenInvariants({ before, event, after, output }: Step, policy:
   });
   must(after.latchId - before.latchId === (rising.length > 0 ? 1 : 0), 'I7 latch_id');
   must(after.nowMs >= before.nowMs, 'I8 time went backwards');
+  const isOther =
+    before.phase !== after.phase ||
+    before.latchId !== after.latchId ||
+    before.motionEpoch !== after.motionEpoch ||
+    before.returning !== after.returning ||
+    after.causes.some((cause, i) => cause.latched !== latchedBefore[i]);
+  must(output.changed === isOther, 'I25 a change is not said, or said where there is none');
+  must(before.phase === 'RECOVERING' || output.abandoned === undefined, 'I25 nothing was given up');
 
   const isAccepted = before.phase !== 'RECOVERING' && after.phase === 'RECOVERING';
   if (isAccepted && event.kind === 'recover') {
