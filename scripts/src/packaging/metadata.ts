@@ -150,7 +150,7 @@ function isElf(file: string): boolean {
 }
 
 /** Every file below a folder, relative to it, in a stable order. */
-export function filesBelow(root: string): string[] {
+function filesBelow(root: string): string[] {
   return readdirSync(root, { recursive: true, withFileTypes: true })
     .filter((entry) => entry.isFile())
     .map((entry) => relative(root, join(entry.parentPath, entry.name)))
