@@ -9,6 +9,8 @@ const { UplinkBatch } = outrider.v1;
 /** Room for what a batch adds to its records' bodies. */
 const ENVELOPE_BYTES = 512;
 const RECORD_BYTES = 64;
+/** Used again for each batch: a new one would double and copy its buffer a dozen times on the way to a batch's size. */
+const batchWriter = UplinkBatch.encode({});
 
 interface InFlight {
   readonly from: number;
@@ -102,12 +104,14 @@ export class LaneSender {
   }
 
   #encode(records: readonly StoredRecord[]): Uint8Array {
-    return UplinkBatch.encode({
+    batchWriter.reset();
+    const batch = {
       protocolVersion: PROTOCOL_VERSION,
       epoch: this.#outbox.epoch,
       lane: LANE_NUMBERS[this.lane],
       records: records.map(({ seq, seqTo, crc, bootId, kind, body }) => ({ seq, seqTo, crc, bootId, kind, body })),
-    }).finish();
+    };
+    return UplinkBatch.encode(batch, batchWriter).finish();
   }
 }
 
