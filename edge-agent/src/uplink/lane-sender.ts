@@ -10,7 +10,7 @@ const { UplinkBatch } = outrider.v1;
 const ENVELOPE_BYTES = 512;
 const RECORD_BYTES = 64;
 /** Used again for each batch: a new one would double and copy its buffer a dozen times on the way to a batch's size. */
-const batchWriter = UplinkBatch.encode({});
+let batchWriter = UplinkBatch.encode({});
 
 interface InFlight {
   readonly from: number;
@@ -111,7 +111,13 @@ export class LaneSender {
       lane: LANE_NUMBERS[this.lane],
       records: records.map(({ seq, seqTo, crc, bootId, kind, body }) => ({ seq, seqTo, crc, bootId, kind, body })),
     };
-    return UplinkBatch.encode(batch, batchWriter).finish();
+    try {
+      return UplinkBatch.encode(batch, batchWriter).finish();
+    } catch (error) {
+      // It may have stopped inside a record, and would go on there.
+      batchWriter = UplinkBatch.encode({});
+      throw error;
+    }
   }
 }
 
