@@ -2,8 +2,17 @@ import { randomBytes } from 'node:crypto';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { noMosquitto, noPostgres, startMosquitto, startPostgres } from '@outrider/cloud/testing/engines';
+import { type Engine, noMosquitto, noPostgres, startMosquitto, startPostgres } from '@outrider/cloud/testing/engines';
 import { type Cloud, freePorts, type Stack } from '../src/stack.ts';
+
+/** Control planes and what they run on. */
+export interface RunningEngines {
+  readonly clouds: Cloud[];
+  /** Absent where they are in the control plane's own process. */
+  readonly broker?: Engine;
+  readonly database?: Engine;
+  end(): Promise<void>;
+}
 
 /** What the control plane runs on. */
 export interface EngineKind {
@@ -11,7 +20,7 @@ export interface EngineKind {
   /** Why it cannot run here; `false` when it can. */
   readonly skip: string | false;
   /** Starts the control planes, the first of which the robots are told about. */
-  start(stack: Stack, stateDir: string): Promise<{ clouds: Cloud[]; end: () => Promise<void> }>;
+  start(stack: Stack, stateDir: string): Promise<RunningEngines>;
 }
 
 const embedded: EngineKind = {
@@ -47,6 +56,8 @@ const external: EngineKind = {
     const second = await stack.startCloud({ ...shared, name: 'cloud-b', bootstrap: first.bootstrap });
     return {
       clouds: [first, second],
+      broker: mosquitto,
+      database: postgres,
       end: async () => {
         await mosquitto.stop();
         await postgres.stop();

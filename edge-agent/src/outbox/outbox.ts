@@ -86,6 +86,11 @@ export class Outbox implements Service {
     return this.#store.lanes[lane].oldestSeq;
   }
 
+  /** Up to here this very file's records were on their way at some time, as far as is noted on disk. */
+  sentUpto(lane: LaneName): number {
+    return Math.max(this.#store.cursors[lane].sent, this.oldestSeq(lane) - 1);
+  }
+
   /** How far a recording was taken over, on disk; `undefined` when it never was. */
   replayPosition(source: string): number | undefined {
     const text = this.#store.meta.get(`position.${source}`);

@@ -29,13 +29,22 @@ export class LaneSender {
   #sentUpto: number;
   /** Highest position sent over this connection: no acknowledgement may go beyond it. */
   #highest: number;
+  readonly #cloudHas: number;
 
-  /** @param watermark What the cloud has already, from its hello. */
+  /**
+   * @param watermark What the cloud has already and this outbox has sent.
+   * @param cloudHas What the cloud says it has: acknowledgements up to there count for what was sent.
+   */
   constructor(
     lane: LaneName,
     outbox: Outbox,
     clock: Clock,
-    options: { window: number; watermark: number; send: (lane: LaneName, payload: Uint8Array) => void },
+    options: {
+      window: number;
+      watermark: number;
+      cloudHas?: number;
+      send: (lane: LaneName, payload: Uint8Array) => void;
+    },
   ) {
     this.lane = lane;
     this.#outbox = outbox;
@@ -44,6 +53,7 @@ export class LaneSender {
     this.#send = options.send;
     this.#sentUpto = options.watermark;
     this.#highest = options.watermark;
+    this.#cloudHas = options.cloudHas ?? options.watermark;
   }
 
   /** First position that waits for an acknowledgement; `undefined` when none does. */
@@ -75,7 +85,8 @@ export class LaneSender {
   }
 
   /** @returns How long the newest batch it covers was on its way [ms]; `undefined` for an ack that makes no sense. */
-  acknowledge(epoch: string, upto: number): number | undefined {
+  acknowledge(epoch: string, cloudUpto: number): number | undefined {
+    const upto = cloudUpto <= this.#cloudHas ? Math.min(cloudUpto, this.#highest) : cloudUpto;
     if (upto > this.#highest || !this.#outbox.acknowledge({ epoch, lane: this.lane, upto })) return undefined;
     const now = this.#clock.monotonicMs();
     let latencyMs = 0;

@@ -90,9 +90,12 @@ export class Session {
       const ack = reply.lanes.find(
         (candidate) => laneOf(candidate.lane ?? 0) === lane && candidate.epoch === this.#epoch,
       );
-      const watermark = ack?.upto ?? 0;
+      const cloudHas = ack?.upto ?? 0;
+      // What this file never sent and the cloud has all the same may be another robot's life: a restored copy that has
+      // grown past it offline. It is sent and compared, not believed.
+      const watermark = Math.min(cloudHas, outbox.sentUpto(lane));
       if (watermark > 0) outbox.acknowledge({ epoch: this.#epoch, lane, upto: watermark });
-      return new LaneSender(lane, outbox, clock, { window, watermark, send });
+      return new LaneSender(lane, outbox, clock, { window, watermark, cloudHas, send });
     });
     if (reply.lanes.some((ack) => ack.collision)) this.#collide();
   }

@@ -1,6 +1,8 @@
 import type { Campaign } from './campaign.ts';
 import { fullDisks } from './full-disks.ts';
 import { hostDeaths } from './host-deaths.ts';
+import { identities } from './identities.ts';
+import { engineFaults, kills } from './kills.ts';
 import { latchSlots } from './latches.ts';
 import { simulation } from './simulation.ts';
 import { flippedBits, tornJournals } from './torn.ts';
@@ -11,9 +13,12 @@ export const CAMPAIGNS: readonly Campaign[] = [
   hostDeaths,
   tripsFifo,
   tripsOther,
+  kills,
+  engineFaults,
   tornJournals,
   flippedBits,
   latchSlots,
   fullDisks,
+  identities,
   simulation,
 ];

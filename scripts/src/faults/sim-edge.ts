@@ -74,6 +74,7 @@ export class SimEdge {
   readonly #sizeMaxBytes: number;
   readonly #commandDir = newFolder('sim-commands');
   readonly #commands: CommandDesk;
+  readonly #copies: string[] = [];
   #dir = newFolder('sim');
   #link: ReturnType<SimNetwork['open']> | undefined;
   #reconnectAtMs = 0;
@@ -155,7 +156,29 @@ export class SimEdge {
     this.outbox = openOutbox(next, this.#clock, this.#sizeMaxBytes);
   }
 
+  /** A copy of the files as they are now. */
+  snapshot(): string {
+    const copy = newFolder('sim-copy');
+    copyDatabase(this.#dir, copy);
+    this.#copies.push(copy);
+    return copy;
+  }
+
+  /** The robot comes back with another database: a copy, or none. */
+  replaceBy(folder: string | undefined): void {
+    this.#link?.destroy();
+    this.session?.close();
+    this.session = undefined;
+    this.#link = undefined;
+    this.outbox.close();
+    removeFolder(this.#dir);
+    this.#dir = newFolder('sim');
+    if (folder !== undefined) copyDatabase(folder, this.#dir);
+    this.outbox = openOutbox(this.#dir, this.#clock, this.#sizeMaxBytes);
+  }
+
   close(): void {
+    for (const copy of this.#copies) removeFolder(copy);
     this.#link?.destroy();
     this.session?.close();
     this.outbox.close();

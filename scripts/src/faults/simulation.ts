@@ -1,5 +1,4 @@
 import { createHash } from 'node:crypto';
-import { setImmediate as settle } from 'node:timers/promises';
 import { LANE_NUMBERS } from '@outrider/edge-agent/outbox/records';
 import { outrider } from '@outrider/shared/messages';
 import { type Campaign, must, runTrials } from './campaign.ts';
@@ -7,7 +6,7 @@ import { Random } from './random.ts';
 import { SimCloud } from './sim-cloud.ts';
 import { noiseLayout, noiseSample, readLane, SimEdge, silent } from './sim-edge.ts';
 import { CALM, SimNetwork, type Weather } from './sim-network.ts';
-import { VirtualClock } from './virtual-clock.ts';
+import { settle, VirtualClock } from './virtual-clock.ts';
 
 const STEP_MS = 250;
 const STORM_STEPS = (10 * 60_000) / STEP_MS;

@@ -1,3 +1,4 @@
+import { setImmediate as yieldOnce } from 'node:timers/promises';
 import type { Clock, EpochMs, MonotonicMs } from '@outrider/shared/time';
 
 const BASE_EPOCH_MS = 1_790_000_000_000;
@@ -18,4 +19,9 @@ export class VirtualClock implements Clock {
   stepWall(ms: number): void {
     this.#wallOffsetMs += ms;
   }
+}
+
+/** Lets everything go on that waits for no time. */
+export async function settle(): Promise<void> {
+  await yieldOnce();
 }

@@ -1,0 +1,24 @@
+import t from 'tap';
+import { CAMPAIGNS } from '../src/faults/campaigns.ts';
+
+t.setTimeout(900_000);
+
+// Kills of whole programs are in no-loss.test.ts already, and time under load is not for a shared machine.
+const HERE = ['C5a', 'C5b', 'C5c', 'C6', 'C7', 'C9', 'C10'];
+const SEED = Number(process.env['OUTRIDER_SEED'] ?? 20_261_120);
+
+for (const campaign of CAMPAIGNS.filter(({ id }) => HERE.includes(id)))
+  t.test(`${campaign.id}, short: ${campaign.title}`, { skip: campaign.skip }, async (t) => {
+    const { signal } = new AbortController();
+    const { short } = campaign.counts;
+    const result = await campaign.run({ count: short, seed: SEED, say: () => undefined, signal });
+    t.equal(result.count, short);
+    for (const { seed, what } of result.failures)
+      t.fail(`npm run faults -- ${campaign.id} --seed ${seed} --count 1: ${what}`);
+    t.comment(result.figures);
+  });
+
+t.test('what the campaigns would not notice they do not test', async (t) => {
+  t.ok(CAMPAIGNS.length > HERE.length);
+  t.equal(new Set(CAMPAIGNS.map(({ id }) => id)).size, CAMPAIGNS.length);
+});
