@@ -47,6 +47,9 @@ t.test('motor temperatures: bad above 85, severe above 95, clear below 70, impos
     [95, 'bad'],
     [95.1, 'severe'],
     [250.1, 'unknown'],
+    [250, 'severe'],
+    [-60, 'clear'],
+    [-60.1, 'unknown'],
     [-61, 'unknown'],
     [Number.NaN, 'unknown'],
     [Number.POSITIVE_INFINITY, 'unknown'],
@@ -86,6 +89,13 @@ t.test('a foreign stream is judged by its limited joints only', async (t) => {
   t.equal(verdict({ ...foreign, names: ['q1', 'q2'], positionRad: [Number.NaN, 9] }, 'mechanical_lock'), undefined);
   t.equal(verdict({ ...foreign, names: ['q1', 'knee'], positionRad: [Number.NaN, 0] }, 'mechanical_lock'), 'clear');
   t.equal(verdict({ ...foreign, positionRad: [], velocityRadps: [] }, 'mechanical_lock'), 'unknown');
+  for (const limit of [{ positionMinRad: -1 }, { positionMaxRad: 1 }, { velocityMaxRadps: 1 }]) {
+    const joints = { ...LIMITS, joints: { knee: limit } };
+    const bare = signals({ ...foreign, names: ['knee'], positionRad: [], velocityRadps: [] });
+    t.equal(classifySignals(bare, joints)[0]?.verdict, 'unknown', `${Object.keys(limit)} needs its value`);
+  }
+  const bare = signals({ ...foreign, names: ['knee'], positionRad: [], velocityRadps: [] });
+  t.equal(classifySignals(bare, { ...LIMITS, joints: { knee: {} } })[0]?.verdict, 'clear', 'no limit needs none');
   t.equal(verdict({ ...foreign, names: [], positionRad: [1, 2, 3] }, 'mechanical_lock'), undefined);
 });
 

@@ -43,6 +43,12 @@ t.test('a battery is critical below 5 %, low below 20 %, and neither while it ch
   t.equal(judgeOf()({ ...battery(0.01), stream: '/spare' }, 0, 'battery_critical'), 'none', 'not its battery');
 });
 
+t.test('a stream that is not what its name says is no battery and no IMU', async (t) => {
+  const judge = new SignalJudge(LIMITS);
+  for (const stream of ['mcu/power', 'mcu/imu', '/pose'])
+    t.same(judge.judge(other(stream, 'temperature', { temperatureC: [20] }), 0, 1, OPEN), []);
+});
+
 t.test('a battery that never measured its charge is judged by its voltage; one that stops is broken', async (t) => {
   const judge = judgeOf();
   t.equal(judge(battery(Number.NaN), 0, 'battery_critical'), 'clear');
