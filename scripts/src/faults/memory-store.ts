@@ -9,7 +9,7 @@ interface StoredLane {
   readonly records: Map<number, LaneRecord>;
 }
 
-export const laneKey = (epoch: string, lane: number): string => `${epoch}/${lane}`;
+const laneKey = (epoch: string, lane: number): string => `${epoch}/${lane}`;
 
 /**
  * The storage port of the ingest in memory, around the real decision about positions. What it does beyond that

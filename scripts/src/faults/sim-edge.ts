@@ -193,7 +193,7 @@ export function copyDatabase(from: string, to: string): void {
 }
 
 /** What a power cut leaves behind the last fsync: the beginning of a frame, or noise. */
-export function tearJournal(path: string, random: Random): void {
+function tearJournal(path: string, random: Random): void {
   if (!existsSync(path)) return;
   const journal = readFileSync(path);
   if (journal.length === 0) return;

@@ -14,10 +14,10 @@ const LANES: readonly LaneName[] = ['event', 'state', 'telemetry'];
 const SIZE_MAX_BYTES = 32 * 1024 * 1024;
 const FRAME_HEADER_BYTES = 32;
 
-export const hashOf = (body: Uint8Array): string => createHash('sha256').update(body).digest('hex').slice(0, 32);
+const hashOf = (body: Uint8Array): string => createHash('sha256').update(body).digest('hex').slice(0, 32);
 
 /** What an outbox holds: its records by lane and position. */
-export function contentOf(outbox: Outbox): Map<string, string> {
+function contentOf(outbox: Outbox): Map<string, string> {
   const content = new Map<string, string>();
   for (const lane of LANES)
     for (const { seq, kind, body, bootId } of readLane(outbox, lane))
@@ -26,7 +26,7 @@ export function contentOf(outbox: Outbox): Map<string, string> {
 }
 
 /** Fills an outbox with commits of random size. */
-export async function fillOutbox(outbox: Outbox, random: Random, commits: number, from = 0): Promise<void> {
+async function fillOutbox(outbox: Outbox, random: Random, commits: number, from = 0): Promise<void> {
   const layouts = [noiseLayout('a', 3), noiseLayout('b', 12)];
   let n = from;
   for (let commit = 0; commit < commits; commit += 1) {
