@@ -241,6 +241,34 @@ t.test('a guard on the real firmware', { skip: rigProblem ?? false }, async (t) 
     t.equal(rig.lastState?.motion, false);
   });
 
+  t.test('outside its geofence it is held, and a recovery lets it move inwards only', async (t) => {
+    const geofence = {
+      frame: 'map',
+      corners: [
+        [0, 0],
+        [10, 0],
+        [10, 10],
+        [0, 10],
+      ],
+    };
+    const rig = await rigFor(t, { failsafe: { ...dwells(), geofence } });
+    await rig.recover();
+    let x = 5;
+    const pose = setInterval(() => {
+      const receivedMonoNs = process.hrtime.bigint();
+      rig.link.reportPlace({ stream: '/pose', frame: 'map', at: [x, 5], declaredRateHz: 1, receivedMonoNs });
+    }, 50);
+    t.teardown(() => clearInterval(pose));
+    x = 12;
+    const held = await rig.until('the hold', (s) => latched(s.causes).includes('geofence_lock'));
+    t.match(held, { mode: 'geofence_lock', action: 'HOLD', gateOpen: false, speedFactor: 0 });
+    await rig.recover();
+    const back = await rig.until('the way back', (s) => s.inwardOnly === true);
+    t.match(back, { phase: 'ARMED', gateOpen: true, speedFactor: 1, inwardSpeedMaxMps: 0.1 });
+    x = 5;
+    await rig.until('freedom inside', (s) => s.phase === 'ARMED' && s.inwardOnly !== true);
+  });
+
   t.test('with GPIO lines: a pressed or unreadable button stops', async (t) => {
     const file = 'estop.txt';
     const rig = await rigFor(t, { guard: { gpio: { driver: 'simulated', file } } });

@@ -40,6 +40,17 @@ export interface RecoverRequest {
   readonly traceId: string;
 }
 
+/** A position of the robot. */
+export interface PlaceReport {
+  readonly stream: string;
+  /** `map`: x y [m]. `wgs84`: latitude longitude [deg]. */
+  readonly frame: 'map' | 'wgs84';
+  readonly at: readonly [number, number];
+  /** 0: it promises nothing. [Hz] */
+  readonly declaredRateHz: number;
+  readonly receivedMonoNs: bigint;
+}
+
 export interface GuardLinkOptions {
   readonly socketPath: string;
   /** Configuration to start a guard with when none is there; left out when others start it (systemd). */
@@ -126,6 +137,13 @@ export class GuardLink implements Service {
   report(sample: Sample): void {
     const signals = signalReport(sample);
     if (signals) this.#send({ signals });
+  }
+
+  /** Where the robot is, for the geofence. None of the sources that exist says it. */
+  reportPlace(place: PlaceReport): void {
+    const { stream, frame, at, declaredRateHz, receivedMonoNs } = place;
+    const signals = { source: 'agent', kind: 'place', stream, declaredRateHz, positionFrame: frame, position: [...at] };
+    this.#send({ signals: { ...signals, receivedMonoNs: Number(receivedMonoNs) } });
   }
 
   /** Tells the guard what only the agent can see: link, disk, clock. Several times a second. */
