@@ -1,7 +1,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import t from 'tap';
 import { OVERFLOW_CHANNEL, stepChannel } from './channel.ts';
-import { evaluate } from './evaluate.ts';
+import { evaluate, unmetConditions } from './evaluate.ts';
 import { CAUSE_RULES, DEFAULT_POLICY, policyWith } from './rules.ts';
 import {
   bootState,
@@ -98,6 +98,23 @@ t.test('latches of causes that this version does not know are kept as unknown_st
     state.causes.find((cause) => cause.latched),
     { cause: 'unknown_state', detail: /levitation/ },
   );
+});
+
+t.test('a start knows nothing of the robot, and a doubt that is latched already is not a new one', async (t) => {
+  const stored = { ...EMPTY, latched: [{ cause: 'unknown_state', detail: 'first' }] } as const;
+  const state = bootState(DEFAULT_POLICY, stored, 'second', 5, 'seed');
+  t.match(state, { latchId: EMPTY.latchId, motionEpoch: EMPTY.motionEpoch, nowMs: 5, phaseSinceMs: 5, noncesUsed: 0 });
+  t.match(state, { mcu: 'UNKNOWN', standstill: false, returning: false });
+  t.match(
+    state.causes.find((cause) => cause.latched),
+    { cause: 'unknown_state', detail: 'first', latchedAtMs: 5 },
+  );
+  const waiting = evaluate(
+    state,
+    { kind: 'readings', atMs: 6, readings: [reading('tilt', 'pending')] },
+    DEFAULT_POLICY,
+  );
+  t.ok(unmetConditions(waiting.state, true, DEFAULT_POLICY).includes('tilt (a): no reading yet'));
 });
 
 t.test('a policy may raise an action and not lower it', async (t) => {

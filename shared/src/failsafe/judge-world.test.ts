@@ -20,7 +20,7 @@ t.test('a battery is critical below 5 %, low below 20 %, and neither while it ch
     judgeOf()(battery(soc, currentA), 0, 'battery_critical'),
     judgeOf()(battery(soc, currentA), 0, 'battery_low'),
   ];
-  t.same(at(0.5), ['clear', 'clear']);
+  t.same([at(0.5), at(0.25)].flat(), ['clear', 'clear', 'clear', 'clear']);
   t.same(at(0.219), ['clear', 'fair']);
   t.same(at(0.2), ['clear', 'fair']);
   t.same(at(0.199), ['clear', 'bad']);
@@ -140,6 +140,9 @@ t.test('geofence: outside is bad while armed; stopped outside it waits for a way
     [bad([Number.NaN, 5]), bad([5, Number.POSITIVE_INFINITY]), bad([5]), bad([5, 5], 'odom'), bad([200_000, 0])],
     ['unknown', 'unknown', 'unknown', 'unknown', 'unknown'],
   );
+  const half = { frame: 'map', corners: LIMITS.geofence?.corners ?? [], marginM: 0.5 } as const;
+  const exact = judgeOf({ ...LIMITS, geofence: half });
+  t.same([exact(place([9.5, 5]), 0, 'geofence_lock'), exact(place([10, 5]), 1, 'geofence_lock')], ['clear', 'fair']);
   t.equal(judgeOf({ ...LIMITS, geofence: undefined })(place([99, 99]), 0, 'geofence_lock'), 'none');
 });
 
@@ -236,6 +239,7 @@ t.test('geofence: latitude and longitude, also across the date line', async (t) 
     ['clear', 'clear'],
     'only both zero is no fix',
   );
+  t.equal(judge(place([0, 0], 'wgs84'), 0, 'geofence_lock', '/pose'), 'unknown', 'in the middle of the fence');
 });
 
 t.test('a stream below half its rate is slow', async (t) => {
