@@ -1,5 +1,6 @@
 import { type ChildProcess, execFile, execFileSync, spawn } from 'node:child_process';
 import {
+  chmodSync,
   createWriteStream,
   existsSync,
   lstatSync,
@@ -87,6 +88,8 @@ export class CleanRoot {
     const root = new CleanRoot();
     try {
       await run('tar', ['-xf', tarball, '-C', root.path]);
+      // A temporary folder is root's alone; the root of a system is for everybody.
+      chmodSync(root.path, 0o755);
       return root;
     } catch (error) {
       await root.close();
@@ -173,9 +176,10 @@ async function bootstrap(tarball: string): Promise<void> {
   mkdirSync(CACHE, { recursive: true });
   const folder = mkdtempSync(join(tmpdir(), 'outrider-debootstrap-'));
   try {
-    // It mounts, too.
-    const separate = ['--mount', '--propagation', 'private', 'debootstrap', '--variant=minbase', SUITE, folder, MIRROR];
-    await run('unshare', separate, { maxBuffer: OUTPUT_BYTES_MAX });
+    // It mounts, and starts much: in namespaces of its own all of it ends with it, and it ends with this process.
+    const separate = ['--mount', '--propagation', 'private', '--pid', '--fork', '--kill-child'];
+    const bound = ['--pdeathsig', 'KILL', 'unshare', ...separate, 'debootstrap', '--variant=minbase', SUITE, folder];
+    await run('setpriv', [...bound, MIRROR], { maxBuffer: OUTPUT_BYTES_MAX });
     await run('sh', [
       '-c',
       'rm -f "$1"/var/cache/apt/archives/*.deb && tar -C "$1" -cf "$2.new" .',

@@ -99,13 +99,12 @@ t.test(
     if (skip) throw new Error(skip);
     const { stack, stateDir, end: endStack } = openStack((line) => t.comment(line));
     t.teardown(endStack);
-    const [oldDeb, newDeb, cloud, root] = await Promise.all([
-      oldPackage,
-      build(debs, NEW),
-      stack.startCloud({ httpPort: 0 }),
-      CleanRoot.create(),
-    ]);
-    t.teardown(() => root.close());
+    const rootMade = CleanRoot.create();
+    t.teardown(async () => (await rootMade.catch(() => undefined))?.close());
+    const [oldDeb, newDeb] = [await oldPackage, await build(debs, NEW)];
+    const root = await rootMade;
+    // Last: its ports are found before its database is open, and may be gone by then on a busy machine.
+    const cloud = await stack.startCloud({ httpPort: 0 });
     const robot = new PackagedRobot(t, root, stack, cloud, stateDir);
     for (const deb of [oldDeb, newDeb]) cpSync(deb, join(root.path, 'root', basename(deb)));
     const before = root.listing();
