@@ -4,13 +4,13 @@ import { setImmediate as yieldOnce } from 'node:timers/promises';
 import { systemClock } from '@outrider/shared/time';
 import { connectAsync } from 'mqtt';
 import { Random } from './random.ts';
-import { newDiskFolder, noiseLayout, noiseSample, openOutbox, removeFolder } from './sim-edge.ts';
+import { noiseLayout, noiseSample, openOutbox } from './sim-edge.ts';
 
 // Bytes of a pty pass through a kernel worker of ordinary priority. The load takes every cycle that is left, and leaves
 // that one first; otherwise it is the kernel's queue that is measured.
 setPriority(10);
 
-const [kind = 'cpu', secondsMax = '1'] = process.argv.slice(2);
+const [kind = 'cpu', secondsMax = '1', dir = '.'] = process.argv.slice(2);
 const endMs = systemClock.monotonicMs() + 1000 * Number(secondsMax);
 const isOver = (): boolean => systemClock.monotonicMs() > endMs || process.stdin.destroyed;
 // Whoever started this is gone when its end of the pipe is.
@@ -28,7 +28,6 @@ process.exit(0);
 
 /** Commits of a hundred samples, each with its fsync, as fast as they go. */
 async function writeForEver(): Promise<void> {
-  const dir = newDiskFolder('load');
   const outbox = openOutbox(dir, systemClock, 64 * 1024 * 1024);
   const random = new Random(1);
   for (let n = 0; !isOver(); n += 1) {
@@ -38,7 +37,6 @@ async function writeForEver(): Promise<void> {
     await yieldOnce();
   }
   outbox.close();
-  removeFolder(dir);
 }
 
 /** Batches of 64 kB to a listener that answers each with its acknowledgement, as fast as they go. */

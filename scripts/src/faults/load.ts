@@ -2,19 +2,22 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { cpus } from 'node:os';
 import { fileURLToPath } from 'node:url';
+import { newDiskFolder, removeFolder } from './sim-edge.ts';
 
 const CHILD = fileURLToPath(new URL('./load-child.js', import.meta.url));
 
 /** Processes that keep the machine busy: one spinning per core, one writing SQLite, one sending MQTT. */
 export class Load {
   readonly #children: ChildProcess[] = [];
+  /** Of the one that writes, which has no time to tidy up. */
+  readonly #dir = newDiskFolder('load');
 
   static start(secondsMax: number): Load {
     const load = new Load();
     const kinds = [...cpus().map(() => 'cpu'), 'sqlite', 'mqtt'];
     for (const kind of kinds) {
       // Each ends by itself, also when this process is killed.
-      const child = spawn(process.execPath, [CHILD, kind, String(secondsMax)], {
+      const child = spawn(process.execPath, [CHILD, kind, String(secondsMax), load.#dir], {
         stdio: ['pipe', 'ignore', 'inherit'],
       });
       load.#children.push(child);
@@ -29,5 +32,6 @@ export class Load {
       child.kill('SIGKILL');
       await gone;
     }
+    removeFolder(this.#dir);
   }
 }
