@@ -39,14 +39,19 @@ module.exports = {
       name: 'guard-touches-no-network-and-no-database',
       severity: 'error',
       from: { path: '^edge-agent/src/guard/', pathNot: '\\.test\\.ts$' },
-      to: { path: '(^edge-agent/src/(uplink|outbox|local-api|sources)/|node_modules/(mqtt|better-sqlite3|hono|@hono|rclnodejs)/|^https?$|^tls$|^http2$)' },
+      to: {
+        path: '(^edge-agent/src/(uplink|outbox|local-api|sources)/|node_modules/(mqtt|better-sqlite3|hono|@hono|rclnodejs)/|^https?$|^tls$|^http2$)',
+      },
     },
     {
       name: 'contexts-know-no-transport',
       comment: 'Domain contexts declare ports; adapters implement them.',
       severity: 'error',
       from: { path: '^cloud/src/(identity|fleet|failsafe|dashboard|telemetry)/', pathNot: '\\.test\\.ts$' },
-      to: { path: '(^cloud/src/(api|broker)/|node_modules/(hono|@hono|aedes|mqtt)/)', pathNot: '^cloud/src/broker/bus\\.ts$' },
+      to: {
+        path: '(^cloud/src/(api|broker)/|node_modules/(hono|@hono|aedes|mqtt)/)',
+        pathNot: '^cloud/src/broker/bus\\.ts$',
+      },
     },
     {
       name: 'surfaces-never-import-each-other',
@@ -60,7 +65,12 @@ module.exports = {
       from: { pathNot: '(\\.test\\.ts$|/testing/|/test/)' },
       to: { path: '/testing/' },
     },
-    { name: 'no-undeclared-packages', severity: 'error', from: {}, to: { dependencyTypes: ['npm-no-pkg', 'unknown'], pathNot: '^rclnodejs$' } },
+    {
+      name: 'no-undeclared-packages',
+      severity: 'error',
+      from: {},
+      to: { dependencyTypes: ['npm-no-pkg', 'unknown'], pathNot: '^rclnodejs$' },
+    },
     { name: 'not-to-unresolvable', severity: 'error', from: {}, to: { couldNotResolve: true, pathNot: '^rclnodejs$' } },
   ],
   options: {
