@@ -73,6 +73,8 @@ const onBroker = async (site: Site): Promise<Replica> => {
   return replica;
 };
 
+const RESEND_MS = 5000;
+
 t.test('PostgreSQL and Mosquitto', { skip }, async (t) => {
   const site = await openSite();
   const { ground } = site;
@@ -145,7 +147,15 @@ t.test('PostgreSQL and Mosquitto', { skip }, async (t) => {
       }
     }
     await Promise.all(sends);
+    // As a robot does it: what is not acknowledged in time is sent again, as often as it takes.
+    const resend = setInterval(() => {
+      for (const edge of edges)
+        for (let seq = 1; seq <= 60; seq += 1)
+          void edge.send(epoch, LANE_TELEMETRY, [telemetryRecord(seq, samples('/shared', 10, base + seq * 100))]);
+    }, RESEND_MS);
+    t.teardown(() => clearInterval(resend));
     for (const edge of edges) await edge.acknowledged(epoch, LANE_TELEMETRY, 60);
+    clearInterval(resend);
     for (const { robot } of robots)
       t.match(await second.telemetry.reader.counts(robot.robotPk), [{ samples: 600, blocks: 60 }]);
     const shares = [];
