@@ -37,9 +37,11 @@ os.chmod(sys.argv[1], 0o666)
 while True: print(s.recv(4096).decode(), flush=True)`;
 /**
  * Mounts and changes root in a mount namespace of the command's own: they end with the command, however it ends, and
- * never show on this machine, so that removing the folder cannot reach what was mounted there.
+ * never show on this machine, so that removing the folder cannot reach what was mounted there. The test runner gives
+ * every child NODE_OPTIONS that name files outside.
  */
-const ENTER = 'mount --rbind /dev "$0/dev" && mount -t proc proc "$0/proc" && exec chroot "$0" "$@"';
+const ENTER =
+  'unset NODE_OPTIONS && mount --rbind /dev "$0/dev" && mount -t proc proc "$0/proc" && exec chroot "$0" "$@"';
 const OUTPUT_BYTES_MAX = 16 * 1024 * 1024;
 /** What changes by installing anything at all. */
 const BOOKKEEPING =
