@@ -1,5 +1,6 @@
-import { chmodSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { GpioPort } from '@outrider/firmware-bridge/gpio-port';
 import type { CommandOutcome } from '@outrider/firmware-bridge/link';
@@ -109,7 +110,10 @@ t.test('a line that reads back as released is thrown, and so is a frame that fai
 });
 
 t.test('systemd is told of readiness, and of life only as often as it must be', async (t) => {
-  const path = join(t.testdir(), 'notify');
+  // A folder of its own: a socket that an earlier run has left would be in the way.
+  const folder = mkdtempSync(join(tmpdir(), 'outrider-notify-'));
+  t.teardown(() => rmSync(folder, { recursive: true }));
+  const path = join(folder, 'notify');
   const heard: string[] = [];
   interface Receiver {
     bind(path: string): void;
