@@ -100,7 +100,7 @@ export class Host {
   }
 
   static async open(path: string, baud = 3_000_000): Promise<Host> {
-    const host = new Host(await openSerialPort({ path, baud }), { baud });
+    const host = new Host(await openWhenFree(path, baud), { baud });
     await host.link.connect();
     return host;
   }
@@ -127,5 +127,18 @@ export class Host {
   close(): void {
     clearInterval(this.#timer);
     this.link.close();
+  }
+}
+
+/** A host that was closed a moment ago holds the line until its last read has ended on another thread. */
+async function openWhenFree(path: string, baud: number): Promise<BytePort> {
+  const endMs = systemClock.monotonicMs() + PATIENCE_MS;
+  for (;;) {
+    try {
+      return await openSerialPort({ path, baud });
+    } catch (error) {
+      if (!/is taken/.test(String(error)) || systemClock.monotonicMs() > endMs) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
   }
 }
