@@ -6,7 +6,6 @@ import { BlockBuilder } from './block-builder.ts';
 import { Pending } from './pending.ts';
 import {
   eventRecord,
-  type GapSummary,
   LANES,
   type LaneName,
   type NewRecord,
@@ -14,30 +13,15 @@ import {
   type StoredRecord,
   stateRecord,
 } from './records.ts';
+import { type RemovedRows, Retention } from './retention.ts';
 import { Store } from './store.ts';
 import type { OutboxAck, OutboxOptions, OutboxStats } from './types.ts';
 
-/** Where thinning begins, telemetry before states. */
-const EVICT_ABOVE = 0.8;
-const EVICT_STATES_ABOVE = 0.9;
-/** Eviction ends here: not right at the bound, so that it does not run at each commit. */
-const EVICT_DOWN_TO = 0.75;
-/** Rows evicted or deleted in one go: a few milliseconds, so that the agent never looks stuck to its guard. */
-const ROWS_PER_STEP = 200;
 /** A stream of full blocks is written before its time rather than kept in memory. */
 const BLOCKS_PENDING_MAX = 64;
 /** Blocks of a backlog that are written in one piece. */
 const BACKLOG_BLOCKS = 8;
 const RETRY_WHEN_FULL_MS = 500;
-/** Acknowledged rows go with the next commit, or after this long when there is none: it saves an fsync each. */
-const DELETE_INTERVAL_MS = 500;
-
-interface RemovedRows {
-  readonly lane: LaneName;
-  readonly upto: number;
-  readonly samples: number;
-  readonly more: boolean;
-}
 
 /**
  * Keeps every sample, event and state on disk until the cloud says that it has them.
@@ -49,14 +33,14 @@ export class Outbox implements Service {
   readonly name = 'outbox';
   readonly #options: OutboxOptions;
   readonly #store: Store;
+  readonly #retention: Retention;
   readonly #pending = new Pending();
   readonly #builder = new BlockBuilder((block) => this.#pending.addBlock(block));
   readonly #commitListeners: (() => void)[] = [];
   readonly #stateValues = new Map<string, string>();
   readonly #refusedStreams = new Set<string>();
-  readonly #totals = { committed: 0, acknowledged: 0, gapRecords: 0, dropped: 0, refused: 0 };
+  readonly #totals = { committed: 0, refused: 0 };
   #isLive = false;
-  #deletedAt = 0;
   #eventCommitScheduled = false;
   /** While nothing can be written: when to try again. */
   #retryAt: MonotonicMs | undefined;
@@ -69,6 +53,7 @@ export class Outbox implements Service {
   constructor(options: OutboxOptions) {
     this.#options = options;
     this.#store = new Store(options.stateDir, options.sizeMaxBytes, options.bootId, options.log);
+    this.#retention = new Retention(this.#store, options);
   }
 
   /** Identity of the position numbers: random, new whenever positions could be given out twice. */
@@ -152,10 +137,10 @@ export class Outbox implements Service {
 
   /** Closes all open blocks, writes everything that waits and deletes everything that is acknowledged. */
   flush(): void {
-    while (this.#deleteAcknowledged());
+    while (this.#retention.deleteAcknowledged());
     this.#closeAll();
     this.#commit();
-    while (this.#deleteAcknowledged());
+    while (this.#retention.deleteAcknowledged());
   }
 
   /** Records after a position, in order, at least one when there is one. Damaged rows come back as gaps. */
@@ -169,7 +154,7 @@ export class Outbox implements Service {
       if (repaired !== 'cut')
         this.#options.log.error({ lane, after_seq: afterSeq, gap: repaired }, 'outbox.record_damaged');
       if (!this.#store.write(() => table === this.#store.lanes[lane] && table.repair())) return records;
-      if (repaired !== 'cut') this.#countGap(repaired);
+      if (repaired !== 'cut') this.#retention.countGap(repaired);
       if (records.length > 0) return records;
     }
   }
@@ -196,7 +181,7 @@ export class Outbox implements Service {
   /** Replaces a record that the cloud refuses again and again by a gap; its bytes stay in quarantine. */
   refuseRecord(lane: LaneName, seq: number): void {
     const gap = this.#store.write(() => this.#store.lanes[lane].refuse(seq))?.value;
-    if (gap) this.#countGap(gap);
+    if (gap) this.#retention.countGap(gap);
   }
 
   /**
@@ -222,9 +207,9 @@ export class Outbox implements Service {
         telemetry: this.#store.lanes.telemetry.stats(),
       },
       samplesCommitted: this.#totals.committed,
-      samplesAcknowledged: this.#totals.acknowledged,
-      gapRecords: this.#totals.gapRecords,
-      samplesDropped: this.#totals.dropped,
+      samplesAcknowledged: this.#retention.totals.acknowledged,
+      gapRecords: this.#retention.totals.gapRecords,
+      samplesDropped: this.#retention.totals.dropped,
       samplesRefused: this.#totals.refused,
       isFull: this.#retryAt !== undefined,
       eventsInMemory: this.#pending.events.length,
@@ -262,7 +247,7 @@ export class Outbox implements Service {
         this.#closeAll();
         this.#commit();
       } else if (!this.#isRecording()) this.#commit();
-      if (now - this.#deletedAt >= DELETE_INTERVAL_MS) this.#deleteAcknowledged();
+      this.#retention.deleteIfDue(now);
     } catch (error) {
       log.error({ err: error }, 'outbox.tick_failed');
     }
@@ -294,24 +279,26 @@ export class Outbox implements Service {
     const written = this.#store.hasRoom() ? this.#writeAll() : undefined;
     if (!written) {
       this.#store.releaseBallast();
-      this.#deleteAcknowledged();
+      this.#retention.deleteAcknowledged();
       this.#commitEvents();
       this.#setFull(true);
       return;
     }
-    this.#countAcknowledged(written.value);
+    this.#retention.countRemoved(written.value);
     const { lostTelemetry, blocks } = this.#pending;
     this.#totals.committed += samplesOf(blocks);
     this.#pending.clearAll();
-    if (lostTelemetry) this.#countGap(lostTelemetry);
+    if (lostTelemetry) this.#retention.countGap(lostTelemetry);
     this.#setFull(false);
-    this.#evictIfNeeded();
+    this.#retention.evictIfNeeded();
     for (const listener of this.#commitListeners) listener();
   }
 
   #writeAll(): { value: RemovedRows[] } | undefined {
     const write = (): { value: RemovedRows[] } | undefined => this.#store.write(() => this.#writePending());
-    return write() ?? (this.#makeRoom() ? write() : undefined) ?? (this.#writeBacklog() ? write() : undefined);
+    return (
+      write() ?? (this.#retention.makeRoom() ? write() : undefined) ?? (this.#writeBacklog() ? write() : undefined)
+    );
   }
 
   /** What a full disk has held up may be more than the outbox takes at once: it goes in pieces, the oldest first. */
@@ -322,10 +309,10 @@ export class Outbox implements Service {
     while (blocks.length > BACKLOG_BLOCKS) {
       const piece = blocks.slice(0, BACKLOG_BLOCKS);
       const write = (): unknown => this.#store.write(() => this.#store.lanes.telemetry.appendAll(piece));
-      while (!write()) if (!this.#makeRoom()) return false;
+      while (!write()) if (!this.#retention.makeRoom()) return false;
       this.#pending.clearBlocks(BACKLOG_BLOCKS);
       this.#totals.committed += samplesOf(piece);
-      this.#evictIfNeeded();
+      this.#retention.evictIfNeeded();
     }
     return true;
   }
@@ -343,7 +330,7 @@ export class Outbox implements Service {
   #writePending(): RemovedRows[] {
     const { telemetry, state } = this.#store.lanes;
     const { lostTelemetry, blocks, states, positions } = this.#pending;
-    const removed = this.#removeAcknowledged();
+    const removed = this.#retention.removeAcknowledged();
     this.#writeEvents(this.#pending.events.length);
     if (lostTelemetry) telemetry.appendGap(lostTelemetry);
     telemetry.appendAll(blocks);
@@ -368,63 +355,11 @@ export class Outbox implements Service {
     lanes.event.appendAll(records);
   }
 
-  /** Deletes acknowledged rows in a transaction of their own. @returns Whether there may be more. */
-  #deleteAcknowledged(): boolean {
-    if (LANES.every((lane) => this.#store.cursors[lane].acked === 0)) return false;
-    const removed = this.#store.write(() => this.#removeAcknowledged());
-    return removed ? this.#countAcknowledged(removed.value) : false;
-  }
-
-  #removeAcknowledged(): RemovedRows[] {
-    return LANES.filter((lane) => this.#store.cursors[lane].acked > 0).map((lane) => {
-      const upto = this.#store.cursors[lane].acked;
-      return { lane, upto, ...this.#store.lanes[lane].removeUpto(upto, ROWS_PER_STEP) };
-    });
-  }
-
-  #countAcknowledged(removed: readonly RemovedRows[]): boolean {
-    this.#deletedAt = this.#options.clock.monotonicMs();
-    for (const { lane, upto, samples, more } of removed) {
-      const cursor = this.#store.cursors[lane];
-      if (!more && cursor.acked === upto) cursor.acked = 0;
-      if (more) this.#deletedAt = 0;
-      if (lane === 'telemetry') this.#totals.acknowledged += samples;
-    }
-    return removed.some((lane) => lane.more);
-  }
-
-  #evictIfNeeded(): void {
-    const fill = this.#store.fill();
-    if (fill > EVICT_ABOVE) this.#evict('telemetry', fill);
-    if (fill > EVICT_STATES_ABOVE) this.#evict('state', fill);
-  }
-
-  #makeRoom(): boolean {
-    return this.#evict('telemetry', this.#store.fill());
-  }
-
-  /** Only ever drops what is not in flight: what the cloud may be storing right now must not change. */
-  #evict(lane: LaneName, fill: number): boolean {
-    const { inFlight, sent } = this.#store.cursors[lane];
-    // At least one row, also when nothing fits although the fill is below the mark.
-    const bytes = Math.max(1, (fill - EVICT_DOWN_TO) * this.#options.sizeMaxBytes);
-    const gap = this.#store.write(() => this.#store.lanes[lane].evict(ROWS_PER_STEP, bytes, inFlight, sent))?.value;
-    if (!gap) return false;
-    this.#countGap(gap);
-    this.#options.log.warn({ lane, fill, records: gap.records, samples: gap.samples }, 'outbox.evicted');
-    return true;
-  }
-
   #setFull(isFull: boolean): void {
     const { clock, log } = this.#options;
     if (isFull && this.#retryAt === undefined) log.error({ fill: this.#store.fill() }, 'outbox.full');
     if (!isFull && this.#retryAt !== undefined) log.info({ fill: this.#store.fill() }, 'outbox.writable_again');
     this.#retryAt = isFull ? ((clock.monotonicMs() + RETRY_WHEN_FULL_MS) as MonotonicMs) : undefined;
-  }
-
-  #countGap(gap: GapSummary): void {
-    this.#totals.gapRecords += gap.records;
-    this.#totals.dropped += gap.samples;
   }
 
   #refuseSample(sample: Sample): void {
