@@ -68,7 +68,7 @@ export class Evidence {
   /** Whether all joints stood still in the last sample, and that is recent. */
   isStandstill(nowMs: number): boolean {
     const lastMs = this.#streams.get(OWN_JOINTS)?.lastMs;
-    return this.#isStill && lastMs !== undefined && nowMs - lastMs < this.#liveness.staleMsMin * 2;
+    return this.#isStill && lastMs !== undefined && nowMs - lastMs < this.#liveness.staleMsMin;
   }
 
   /** Takes in a set of signals. A stream that a cause was judged by is relied on from then on. */

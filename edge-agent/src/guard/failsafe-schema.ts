@@ -132,10 +132,10 @@ export const failsafeSchema = z
     required_streams: streams.optional(),
     /** A stream is stale after this many of its own periods: one lost frame is normal, five are not. */
     stale_factor: z.number().min(2).max(100).default(5),
-    /** No stream is stale before this: the line's and the scheduler's own jitter. [ms] */
-    stale_min_ms: durationMs(20, 10_000).default(100),
-    /** The microcontroller is silent after this; it answers every 20 ms. [ms] */
-    mcu_silent_ms: durationMs(40, 10_000).default(100),
+    /** No stream is stale before this. A loaded host delays the guard itself by 100 ms and more. [ms] */
+    stale_min_ms: durationMs(20, 10_000).default(200),
+    /** The microcontroller is silent after this; it answers every 20 ms. Its own lease on us is 300 ms. [ms] */
+    mcu_silent_ms: durationMs(40, 10_000).default(200),
     /** The agent's progress counters may stand still this long. [ms] */
     agent_stuck_ms: durationMs(50, 60_000).default(200),
     /** What has never been heard is only missing after this time from the start. [ms] */

@@ -1,6 +1,7 @@
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { staleAfterMs } from '@outrider/shared/failsafe/classify-liveness';
 import { CAUSE_IDS } from '@outrider/shared/failsafe/rules';
 import type { Sample } from '@outrider/shared/telemetry';
 import type { EpochMs, MonotonicMs } from '@outrider/shared/time';
@@ -110,8 +111,19 @@ t.test('a limit beyond its default needs accept_looser and a reason, in the file
   t.match(await refusal(files(t, mute)), { problems: [{ field: 'failsafe.looser_reason' }] });
   const accepted = { accept_looser: true, looser_reason: 'old motors', motor_max_c: 90 };
   t.equal((await loadGuardConfig(files(t, {}, accepted))).signals.thermal.maxC, 90);
-  t.match(await refusal(files(t, { stale_min_ms: 101 }, accepted)), { problems: [{ field: 'failsafe.stale_min_ms' }] });
+  t.match(await refusal(files(t, { stale_min_ms: 201 }, accepted)), { problems: [{ field: 'failsafe.stale_min_ms' }] });
   t.match(await refusal(files(t, {}, { motor_max_c: 90 })), { problems: [{ field: 'motor_max_c' }] });
+});
+
+t.test('by default every watch waits 200 ms, and explain says so', async (t) => {
+  const path = files(t, {});
+  const { liveness } = await loadGuardConfig(path);
+  t.match(liveness, { staleMsMin: 200, mcuSilentMs: 200, agentStuckMs: 200 });
+  t.equal(staleAfterMs(50, liveness), 200, 'five periods of 50 Hz are less than what a loaded host delays');
+  t.equal(staleAfterMs(10, liveness), 500);
+  const said = execFileSync(process.execPath, [CLI, 'failsafe', 'explain', '--config', path], { encoding: 'utf8' });
+  t.match(said, /no valid frame for 200 ms/);
+  t.match(said, /silent for 5 periods, at least 200 ms/);
 });
 
 t.test('a policy file that cannot be used is named, with the option', async (t) => {
