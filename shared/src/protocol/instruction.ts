@@ -2,7 +2,7 @@ import { createPublicKey, type KeyObject, sign, verify } from 'node:crypto';
 import { outrider } from './messages.ts';
 
 /** What the cloud may order a robot to do. */
-export const INSTRUCTION_VERBS = ['trigger', 'recover'] as const;
+export const INSTRUCTION_VERBS = ['trigger', 'recover', 'command', 'cancel'] as const;
 export type InstructionVerb = (typeof INSTRUCTION_VERBS)[number];
 
 /** How an instruction ended. Only `done` means that the robot did what was asked. */
@@ -15,6 +15,8 @@ export const COMMAND_OUTCOMES = [
   'expired',
   'unauthentic',
   'unknown',
+  'failed',
+  'cancelled',
 ] as const;
 export type CommandOutcome = (typeof COMMAND_OUTCOMES)[number];
 
