@@ -9,6 +9,17 @@ import type { Administration } from './main.ts';
 import { VERSION } from './version.ts';
 
 type Given = Partial<Record<ConfigName, unknown>>;
+interface ClientGiven {
+  readonly name: string;
+  readonly out: string;
+  readonly tenant: string;
+  readonly scope: string;
+  readonly robots?: string;
+  readonly validDays: string;
+}
+
+/** Programs that are not robots and hold certificates. */
+const CLIENT_VERBS = [{ verb: 'service-client', kind: 'service', what: 'services that call over gRPC' }] as const;
 
 const program = new Command('outrider-cloud')
   .description('The control plane: HTTP, MQTT broker and storage in one process.')
@@ -21,7 +32,7 @@ withStorage(program.command('serve'))
   .option('--http-port <n>', 'HTTP port, 0 for any free one (HTTP_PORT; default 8080)')
   .option('--https-port <n>', 'HTTPS port, HTTP/2 and HTTP/1.1 (HTTPS_PORT; default 8443)')
   .option('--mqtt-port <n>', 'MQTT over TLS (MQTT_PORT; default 8883)')
-  .option('--grpc-port <n>', 'kept free for service-to-service calls (GRPC_PORT; default 50051)')
+  .option('--grpc-port <n>', 'gRPC with client certificates, for services (GRPC_PORT; default 50051)')
   .option('--public-url <url>', 'how callers reach HTTP when it is not where it listens (PUBLIC_URL)')
   .option('--public-mqtt-url <url>', 'what robots are told to connect to (PUBLIC_MQTT_URL)')
   .option('--server-names <names>', "more names for the server's certificate, by commas (SERVER_NAMES)")
@@ -109,6 +120,78 @@ withStorage(
       }),
     ),
   );
+
+withStorage(program.command('token-key').description('Manage the key that signs access tokens.').command('rotate'))
+  .description(
+    'Make the next key. Tokens of the one before stay good until they expire; a server takes it within 10 s.',
+  )
+  .action((given: Given) =>
+    run(() =>
+      administer(given, async ({ signingKeys }) => {
+        console.log(JSON.stringify({ key_id: await signingKeys.rotate() }, null, 2));
+      }),
+    ),
+  );
+
+for (const { verb, kind, what } of CLIENT_VERBS) {
+  const clients = program.command(verb).description(`Manage certificates of ${what}.`);
+  withStorage(clients.command('issue'))
+    .description('Make a key and its certificate. Earlier ones of the name stay good until they expire or are revoked.')
+    .requiredOption('--name <name>', '1 to 32 of A-Z, a-z, 0-9, _ and -')
+    .requiredOption('--out <dir>', 'folder for <name>.key, <name>.pem and ca.pem')
+    .option('--tenant <id>', 'tenant it belongs to', 'default')
+    .requiredOption('--scope <scopes>', `separated by spaces, of: ${SCOPES.join(' ')}`)
+    .option('--robots <ids>', 'only these robots, separated by commas')
+    .option('--valid-days <n>', 'how long it is good', '90')
+    .action((given: Given & ClientGiven) =>
+      run(() =>
+        administer(given, async ({ clientCertificates }) => {
+          const { issueClientFiles } = await import('./certificates/client-files.ts');
+          const facts = await issueClientFiles(clientCertificates, given.out, {
+            kind,
+            tenantId: given.tenant,
+            name: given.name,
+            scopes: parseScopes(given.scope, '--scope'),
+            validDays: Number(given.validDays),
+            ...(given.robots === undefined ? {} : { robotIds: given.robots.split(',') }),
+          });
+          console.log(JSON.stringify(facts, null, 2));
+        }),
+      ),
+    );
+  withStorage(clients.command('revoke'))
+    .description('Take back every certificate of the name. A running server feels it within 15 s.')
+    .requiredOption('--name <name>')
+    .option('--tenant <id>', 'tenant it belongs to', 'default')
+    .option('--reason <text>', 'for the record', 'revoked by an operator')
+    .action((given: Given & { name: string; tenant: string; reason: string }) =>
+      run(() =>
+        administer(given, async ({ clientCertificates }) => {
+          const revoked = await clientCertificates.revoke(
+            { kind, tenantId: given.tenant, name: given.name },
+            given.reason,
+          );
+          console.log(JSON.stringify({ revoked }, null, 2));
+        }),
+      ),
+    );
+  withStorage(clients.command('list'))
+    .description('List the names that hold a certificate which is good now.')
+    .action((given: Given) =>
+      run(() =>
+        administer(given, async ({ clientCertificates }) => {
+          const found = await clientCertificates.list(kind);
+          console.log(
+            JSON.stringify(
+              found.map(({ tenantId, name }) => ({ tenant_id: tenantId, name })),
+              null,
+              2,
+            ),
+          );
+        }),
+      ),
+    );
+}
 
 withStorage(
   program.command('broker-config').description('Write the configuration of an external broker.').command('mosquitto'),

@@ -12,6 +12,7 @@ import { EmbeddedBroker } from './broker/embedded-broker.ts';
 import type { MqttClientBus } from './broker/mqtt-client-bus.ts';
 import { openBus } from './broker/open-bus.ts';
 import { CertificateAuthority } from './certificates/authority.ts';
+import { ClientCertificates } from './certificates/client-certificates.ts';
 import { CertificateRegistry } from './certificates/registry.ts';
 import type { Config } from './config.ts';
 import { InstructionKeys } from './failsafe/instruction-keys.ts';
@@ -28,6 +29,7 @@ interface Foundation {
   readonly identity: Identity;
   readonly authority: CertificateAuthority;
   readonly certificates: CertificateRegistry;
+  readonly clientCertificates: ClientCertificates;
   readonly instructionKeys: InstructionKeys;
   readonly dataDir: string;
 }
@@ -50,10 +52,11 @@ async function openFoundation(config: Config, log: Logger, clock: Clock): Promis
     const identity = await assembleIdentity(database, secrets, clock);
     const authority = await CertificateAuthority.open({ database, secrets, clock, log });
     const certificates = new CertificateRegistry({ database, authority, clock, log });
+    const clientCertificates = new ClientCertificates({ database, authority, clock, log });
     const store = new PgInstructionStore(database);
     const instructionKeys = new InstructionKeys({ store, secrets, authority, clock, log });
     await instructionKeys.open();
-    return { database, identity, authority, certificates, instructionKeys, dataDir };
+    return { database, identity, authority, certificates, clientCertificates, instructionKeys, dataDir };
   } catch (error) {
     await database.close();
     throw error;
@@ -65,14 +68,16 @@ export interface Administration {
   readonly accounts: Identity['accounts'];
   readonly authority: CertificateAuthority;
   readonly certificates: CertificateRegistry;
+  readonly clientCertificates: ClientCertificates;
   readonly instructionKeys: InstructionKeys;
+  readonly signingKeys: Identity['keys'];
   close(): Promise<void>;
 }
 
 /** Opens the database for one of the administration verbs. */
 export async function openAdministration(config: Config, log: Logger, clock: Clock): Promise<Administration> {
-  const { database, identity, authority, certificates, instructionKeys } = await openFoundation(config, log, clock);
-  return { accounts: identity.accounts, authority, certificates, instructionKeys, close: () => database.close() };
+  const { database, identity, dataDir: _folder, ...rest } = await openFoundation(config, log, clock);
+  return { ...rest, accounts: identity.accounts, signingKeys: identity.keys, close: () => database.close() };
 }
 
 /**

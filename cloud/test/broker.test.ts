@@ -94,7 +94,7 @@ t.test('the broker in this process', async (t) => {
     await until(() => borrowed.closes > 0, 'the borrowed name to be refused');
     t.equal(await counter('violations', { what: 'client_id' }), 1);
     const signed = await generateKeyPair();
-    const unrecorded = await ground.authority.signRobot('default.RB-1', signed.publicKey as never, 1);
+    const unrecorded = await ground.authority.signClient('default.RB-1', signed.publicKey as never, 1);
     const unknown = edgeOf(one, {}, { cert: unrecorded.toString('pem'), key: await exportKey(signed.privateKey) });
     await until(() => unknown.closes > 0, 'the unrecorded one to be refused');
     t.notOk([foreign, none, borrowed, unknown].some((edge) => edge.client.connected));

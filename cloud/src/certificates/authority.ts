@@ -89,8 +89,12 @@ export class CertificateAuthority {
     return await this.#leaf('client:cloud', CLOUD_COMMON_NAME, 'client', []);
   }
 
-  /** Certifies a robot's key. Recording it is the registry's task. */
-  async signRobot(commonName: string, publicKey: x509.PublicKey, validDays: number): Promise<x509.X509Certificate> {
+  /** Certifies the key of a robot or of a program. Recording it is the registry's task. */
+  async signClient(
+    commonName: string,
+    publicKey: x509.PublicKeyType,
+    validDays: number,
+  ): Promise<x509.X509Certificate> {
     const validity = validFor(this.#options.clock.epochMs(), validDays * DAY_MS);
     return await signLeaf(this.#signer, { commonName, publicKey, validity, usage: 'client' });
   }

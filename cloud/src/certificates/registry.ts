@@ -53,7 +53,7 @@ export class CertificateRegistry {
   async issueRobotCertificate(robot: RobotRef, csrPem: string): Promise<IssuedCertificate> {
     const { authority, clock, database, log, validDays = VALID_DAYS_DEFAULT } = this.#options;
     const publicKey = await readSigningRequest(csrPem);
-    const certificate = await authority.signRobot(deviceName(robot), publicKey, validDays);
+    const certificate = await authority.signClient(deviceName(robot), publicKey, validDays);
     const expiresAt = certificate.notAfter.getTime() as EpochMs;
     await database.query(
       `insert into robot_certificate (serial_number, robot_pk, fingerprint_sha256, issued_at, expires_at)
@@ -135,6 +135,9 @@ export class CertificateRegistry {
   async revocationListPem(): Promise<string> {
     const rows = await this.#options.database.query<{ serial_number: string; revoked_at: Date }>(
       `select serial_number, revoked_at from robot_certificate
+        where revoked_at is not null and expires_at > to_timestamp($1::float8 / 1000)
+       union all
+       select serial_number, revoked_at from client_certificate
         where revoked_at is not null and expires_at > to_timestamp($1::float8 / 1000) order by revoked_at`,
       [this.#options.clock.epochMs()],
     );
