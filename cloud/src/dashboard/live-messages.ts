@@ -1,4 +1,5 @@
 import { sampleFlagNames } from '@outrider/shared/telemetry';
+import { describeAlert } from '../alert/describe.ts';
 import { finiteOrNull } from '../fleet/readings.ts';
 import type { LiveUpdate } from '../telemetry/ports.ts';
 
@@ -52,5 +53,9 @@ export function describeUpdate(update: LiveUpdate): LiveMessage {
       return { type: 'state', timestamp: iso(update.at), data: { ...base, key: update.key, value: update.value } };
     case 'presence':
       return { type: 'presence', timestamp: iso(update.ingestedAt), data: { ...base, presence: update.presence } };
+    case 'alert': {
+      const { change, at, actor, alert } = update.news;
+      return { type: 'alert', timestamp: iso(at), data: { ...base, change, actor, alert: describeAlert(alert) } };
+    }
   }
 }

@@ -111,6 +111,7 @@ export async function upsertLatest(
   );
 }
 
+/** Stores events, and in the same breath that the alert rules have yet to look at them. */
 export async function insertEvents(
   tx: Queryable,
   rows: readonly Placed<EventLaneRecord>[],
@@ -118,12 +119,13 @@ export async function insertEvents(
 ): Promise<void> {
   if (rows.length === 0) return;
   await tx.query(
-    `insert into robot_event (robot_pk, epoch, seq, event_id, type, occurred_at, ingested_at, trace_id, content_hash, payload)
+    `with stored as (insert into robot_event (robot_pk, epoch, seq, event_id, type, occurred_at, ingested_at, trace_id, content_hash, payload)
      select robot_pk, epoch, seq, event_id, type, to_timestamp(occurred_ms / 1000), to_timestamp($10::float8 / 1000),
             trace_id, decode(hash, 'hex'), payload::jsonb
        from unnest($1::int8[], $2::text[], $3::int8[], $4::text[], $5::text[], $6::float8[], $7::text[], $8::text[], $9::text[])
          as u (robot_pk, epoch, seq, event_id, type, occurred_ms, trace_id, hash, payload)
-     on conflict do nothing`,
+     on conflict do nothing returning robot_pk, epoch, seq)
+     insert into alert_pending (robot_pk, epoch, seq) select robot_pk, epoch, seq from stored`,
     [
       rows.map(({ robot }) => robot.robotPk),
       rows.map(({ epoch }) => epoch),

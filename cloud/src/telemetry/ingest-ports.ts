@@ -71,3 +71,6 @@ export interface PresenceStore {
   /** Marks every robot that is thought to be online as broken: this process was its broker and has just started. */
   breakAll(nowMs: number): Promise<void>;
 }
+
+/** Hears of what was stored, right after its commit. Must not throw, and must not take long. */
+export type StoredListener = (outcomes: readonly LaneOutcome[], ingestedAtMs: number) => void;

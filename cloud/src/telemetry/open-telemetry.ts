@@ -13,7 +13,7 @@ import { SqlTelemetryStore } from '../storage/telemetry-store.ts';
 import { Committer } from './committer.ts';
 import { Inbox } from './inbox.ts';
 import { IngestMetrics } from './ingest-metrics.ts';
-import type { LaneOutcome, RobotDirectory } from './ingest-ports.ts';
+import type { LaneOutcome, RobotDirectory, StoredListener } from './ingest-ports.ts';
 import { LiveHub } from './live-hub.ts';
 import { packUpdates, unpackUpdates, updatesOf } from './live-updates.ts';
 import type { LiveFeed, LiveUpdate, TelemetryIngest, TelemetryReader } from './ports.ts';
@@ -46,6 +46,10 @@ export interface Telemetry {
   readonly directory: RobotDirectory;
   /** Keeps partitions and retention. */
   readonly maintenance: Service;
+  /** Whoever listens hears of all that this process stores, however it came. @returns Ends it. */
+  onStored(listener: StoredListener): () => void;
+  /** Tells live subscribers, here and at other replicas. */
+  announce(updates: readonly LiveUpdate[]): void;
   /**
    * Creates partitions and removes what is too old. Call it once, before the bus starts.
    *
@@ -70,8 +74,10 @@ export function openTelemetry(parts: TelemetryParts): Telemetry {
     hub.publish(updates);
     relay.sendLive?.(packUpdates(updates));
   };
+  const storedListeners = new Set<StoredListener>();
   const onStored = (outcomes: readonly LaneOutcome[], ingestedAtMs: number): void => {
     publishUpdates(updatesOf(outcomes, ingestedAtMs));
+    for (const listener of storedListeners) listener(outcomes, ingestedAtMs);
   };
   const presence = new PresenceKeeper({ store: presenceStore, directory, clock, log, publish: publishUpdates });
   const maintenance = new Maintenance({
@@ -86,6 +92,11 @@ export function openTelemetry(parts: TelemetryParts): Telemetry {
     live: hub,
     directory,
     maintenance,
+    onStored(listener) {
+      storedListeners.add(listener);
+      return () => storedListeners.delete(listener);
+    },
+    announce: publishUpdates,
     async prepare({ ownsSessions }) {
       await maintenance.maintain();
       if (ownsSessions) await presenceStore.breakAll(clock.epochMs());

@@ -1,6 +1,7 @@
 import type { DecodedBlock } from '@outrider/shared/protocol/block';
 import type { Sample, StreamKind } from '@outrider/shared/telemetry';
 import type { EpochMs } from '@outrider/shared/time';
+import type { AlertNews } from '../alert/alert.ts';
 
 /** A robot as the large tables know it. */
 export interface RobotRef {
@@ -147,7 +148,7 @@ export interface TelemetryIngest {
 }
 
 /** Something that a console wants to know now. Published after its commit. */
-export type LiveUpdate = LiveTelemetry | LiveEvent | LiveState | LivePresence;
+export type LiveUpdate = LiveTelemetry | LiveEvent | LiveState | LivePresence | LiveAlert;
 
 interface LiveBase {
   readonly tenantId: string;
@@ -183,11 +184,16 @@ export interface LivePresence extends LiveBase {
   readonly presence: string;
 }
 
+export interface LiveAlert extends LiveBase {
+  readonly type: 'alert';
+  readonly news: AlertNews;
+}
+
 export interface LiveFilter {
   readonly tenantId: string;
   /** Absent: all robots of the tenant. */
   readonly robotIds?: readonly string[];
-  /** Kinds of telemetry; absent: all. Events, states and presence always come. */
+  /** Kinds of telemetry; absent: all. Events, states, presence and alerts always come. */
   readonly kinds?: readonly StreamKind[];
 }
 
