@@ -63,6 +63,9 @@ export const robotEnergyHour = pgTable(
     energyJ: doublePrecision('energy_j').notNull(),
     /** Time for which readings exist. [s] */
     coveredS: doublePrecision('covered_s').notNull(),
+    /** The first reading of those that came first: an upsert joins what comes later to the newest by it. [ms, W] */
+    firstMs: doublePrecision('first_ms').notNull(),
+    firstW: doublePrecision('first_w').notNull(),
     /** The newest reading, from which the next block goes on. [ms since 1970, W] */
     lastMs: doublePrecision('last_ms').notNull(),
     lastW: doublePrecision('last_w').notNull(),
