@@ -97,8 +97,12 @@ function isServing(port: number): boolean {
   }
 }
 
-/** An empty PostgreSQL in a private cluster. */
-export async function startPostgres(): Promise<Engine> {
+/**
+ * An empty PostgreSQL in a private cluster.
+ *
+ * @param options.isDurable Commits wait for the disk, as in the field. Absent: they do not, which is faster.
+ */
+export async function startPostgres(options: { readonly isDurable?: boolean } = {}): Promise<Engine> {
   if (!postgresBin) throw new Error('PostgreSQL is required and not there');
   const ids = userIds('postgres');
   const folder = await ownFolder('outrider-pg-', ids);
@@ -106,11 +110,12 @@ export async function startPostgres(): Promise<Engine> {
   const data = join(folder, 'data');
   const initdb = ['-D', data, '-U', 'postgres', '-A', 'trust', '-E', 'UTF8', '--no-locale', '--no-sync'];
   execFileSync(join(postgresBin, 'initdb'), initdb, { ...ids, cwd: folder, stdio: 'ignore' });
-  const settings = ['fsync=off', 'listen_addresses=127.0.0.1', `unix_socket_directories=${folder}`];
-  const options = settings.flatMap((setting) => ['-c', setting]);
+  const durability = options.isDurable === true ? [] : ['fsync=off'];
+  const settings = [...durability, 'listen_addresses=127.0.0.1', `unix_socket_directories=${folder}`];
+  const switches = settings.flatMap((setting) => ['-c', setting]);
   const bin = join(postgresBin, 'postgres');
   const start = async (): Promise<ChildProcess> => {
-    const started = spawn(bin, ['-D', data, '-p', String(port), ...options], { ...ids, cwd: folder, stdio: 'ignore' });
+    const started = spawn(bin, ['-D', data, '-p', String(port), ...switches], { ...ids, cwd: folder, stdio: 'ignore' });
     // It accepts connections a moment before it takes any.
     await until(() => isServing(port), 'PostgreSQL');
     return started;
