@@ -164,8 +164,11 @@ export class TestCloud {
   /** Opens the broker, on the port it had before. */
   async up(): Promise<void> {
     const broker = await Aedes.createBroker();
+    // aedes ends the connection of a client whose message is refused, without a PUBACK.
+    broker.authorizePublish = (_client, packet, done) =>
+      done(this.#isPoisoned(packet.topic, packet.payload as Buffer) ? new Error('refused') : null);
     broker.on('publish', (packet, client) => {
-      if (client) this.#take(packet.topic, packet.payload as Buffer, () => client.close());
+      if (client) this.#take(packet.topic, packet.payload as Buffer);
     });
     const options = { ...this.#credentials, ca: this.authority.pem, requestCert: true, rejectUnauthorized: true };
     const server = createTlsServer(options, (socket) => {
@@ -179,12 +182,17 @@ export class TestCloud {
     this.#mqtt = server;
   }
 
+  /** Cuts every connection; the broker goes on. */
+  cut(): void {
+    for (const socket of this.#sockets) socket.destroy();
+  }
+
   /** Closes the broker; what is stored stays. */
   async down(): Promise<void> {
     const [broker, server] = [this.#broker, this.#mqtt];
     this.#broker = undefined;
     this.#mqtt = undefined;
-    for (const socket of this.#sockets) socket.destroy();
+    this.cut();
     if (server) await new Promise((resolve) => server.close(resolve));
     if (broker) await new Promise<void>((resolve) => broker.close(() => resolve()));
   }
@@ -238,13 +246,13 @@ export class TestCloud {
     return [...this.records.values()].filter((record) => record.lane === LANE_NUMBERS[lane]);
   }
 
-  #take(topic: string, payload: Buffer, hangUp: () => void): void {
+  #take(topic: string, payload: Buffer): void {
     const parsed = parseTopic(topic);
     if (parsed?.direction === 'presence') this.presences.push(PresenceReport.decode(payload).presence);
     if (parsed?.direction !== 'up') return;
     if (parsed.channel === 'hello') this.#greet(Hello.decode(payload));
     else if (parsed.channel === 'reply') this.replies.push(CommandReply.decode(payload));
-    else this.#store(UplinkBatch.decode(payload), payload.length, hangUp);
+    else this.#store(UplinkBatch.decode(payload), payload.length);
   }
 
   #greet(hello: outrider.v1.Hello): void {
@@ -266,18 +274,20 @@ export class TestCloud {
     void this.publish(downTopic(DEVICE, 'hello'), HelloReply.encode(reply).finish());
   }
 
-  #store(batch: outrider.v1.UplinkBatch, bytes: number, hangUp: () => void): void {
+  #isPoisoned(topic: string, payload: Buffer): boolean {
+    const { poisonSeq } = this.behaviour;
+    const parsed = parseTopic(topic);
+    if (poisonSeq === undefined || parsed?.direction !== 'up' || parsed.channel !== 'event') return false;
+    return UplinkBatch.decode(payload).records.some(
+      ({ seq, kind }) => seq === poisonSeq && kind === BodyKind.BODY_EVENT,
+    );
+  }
+
+  #store(batch: outrider.v1.UplinkBatch, bytes: number): void {
     this.batches += 1;
-    const { loseEvery, mute, poisonSeq, collide } = this.behaviour;
+    const { loseEvery, mute, collide } = this.behaviour;
     if (loseEvery && this.batches % loseEvery === 0) return;
     const { epoch, lane } = batch;
-    if (
-      lane === LANE_NUMBERS.event &&
-      batch.records.some(({ seq, kind }) => seq === poisonSeq && kind === BodyKind.BODY_EVENT)
-    ) {
-      hangUp();
-      return;
-    }
     this.bytes += bytes;
     for (const record of batch.records) {
       const seq = record.seq ?? 0;

@@ -279,6 +279,23 @@ t.test('one robot, one cloud', async (t) => {
     },
   );
 
+  await t.test('links that die while the cloud stores nothing cost no record', async (t) => {
+    const { outbox, uplink } = await connect(t, { robot });
+    await until('online', () => uplink.status().state === 'online');
+    cloud.behaviour.loseEvery = 1;
+    const first = outbox.maxSeq('event') + 1;
+    for (let n = 1; n <= 3; n += 1) await outbox.appendEvent(eventOf(960 + n));
+    for (let cut = 0; cut < 12; cut += 1) {
+      const [hellos, batches] = [cloud.hellos.length, cloud.batches];
+      cloud.cut();
+      await until('sent again', () => cloud.hellos.length > hellos && cloud.batches > batches);
+    }
+    delete cloud.behaviour.loseEvery;
+    await until('drained', () => outbox.isDrained());
+    const kinds = cloud.lane('event').filter(({ epoch, seq }) => epoch === outbox.epoch && seq >= first);
+    t.ok(kinds.length >= 3 && kinds.every(({ kind }) => kind === BodyKind.BODY_EVENT), 'no gap took a place');
+  });
+
   await t.test('a broker under a foreign authority is not talked to, and the message says why', async (t) => {
     const other = await TestAuthority.create('Another');
     const identity = new IdentityStore(robot.stateDir).load();

@@ -12,11 +12,16 @@ const RECORD_BYTES = 64;
 /** Used again for each batch: a new one would double and copy its buffer a dozen times on the way to a batch's size. */
 let batchWriter = UplinkBatch.encode({});
 
-interface InFlight {
+/** Positions of a batch. */
+export interface BatchRange {
   readonly from: number;
   readonly upto: number;
+}
+
+interface InFlight extends BatchRange {
   readonly sentAt: MonotonicMs;
 }
+type Send = (lane: LaneName, payload: Uint8Array, range: BatchRange) => void;
 
 /** Sends one lane over one connection: a window of batches, each kept in the outbox until the cloud has it. */
 export class LaneSender {
@@ -24,7 +29,7 @@ export class LaneSender {
   readonly #outbox: Outbox;
   readonly #clock: Clock;
   readonly #window: number;
-  readonly #send: (lane: LaneName, payload: Uint8Array) => void;
+  readonly #send: Send;
   #inFlight: InFlight[] = [];
   #sentUpto: number;
   /** Highest position sent over this connection: no acknowledgement may go beyond it. */
@@ -43,7 +48,7 @@ export class LaneSender {
       window: number;
       watermark: number;
       cloudHas?: number;
-      send: (lane: LaneName, payload: Uint8Array) => void;
+      send: Send;
     },
   ) {
     this.lane = lane;
@@ -79,8 +84,9 @@ export class LaneSender {
       this.#sentUpto = Math.max(last.seq, last.seqTo);
       this.#highest = Math.max(this.#highest, this.#sentUpto);
       this.#outbox.setInFlight(this.lane, this.#sentUpto);
-      this.#inFlight.push({ from: first.seq, upto: this.#sentUpto, sentAt: this.#clock.monotonicMs() });
-      this.#send(this.lane, payload);
+      const range = { from: first.seq, upto: this.#sentUpto };
+      this.#inFlight.push({ ...range, sentAt: this.#clock.monotonicMs() });
+      this.#send(this.lane, payload, range);
     }
   }
 

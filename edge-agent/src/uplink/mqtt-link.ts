@@ -7,6 +7,8 @@ import { tlsTrouble } from '../enroll/tls-trouble.ts';
 
 /** How long a goodbye may take. */
 const END_TIMEOUT_MS = 2000;
+/** How a connection fails that the other end has closed. */
+const PEER_CODES: readonly string[] = ['ECONNRESET', 'EPIPE'];
 
 export interface MqttLinkOptions {
   readonly url: string;
@@ -32,6 +34,8 @@ export interface MqttLink {
   /** Resolves when the connection is gone, with the reason when there is one. */
   readonly closed: Promise<string>;
   readonly isOpen: boolean;
+  /** The broker ended the connection: not we, and not a network that went away. */
+  readonly wasClosedByPeer: boolean;
   /** Says goodbye, so that the last will stays unsaid. */
   end(): Promise<void>;
   /** Drops the connection: the broker publishes the last will. */
@@ -89,10 +93,21 @@ export async function openMqttLink(options: MqttLinkOptions, signal: AbortSignal
 }
 
 function wrap(client: MqttClient, closed: Promise<string>): MqttLink {
+  let wasClosedByPeer = false;
+  const notePeer = (): void => {
+    wasClosedByPeer ||= !client.disconnecting;
+  };
+  client.stream.once('end', notePeer);
+  client.on('error', (error) => {
+    if ('code' in error && PEER_CODES.includes(String(error.code))) notePeer();
+  });
   return {
     closed,
     get isOpen() {
       return client.connected;
+    },
+    get wasClosedByPeer() {
+      return wasClosedByPeer;
     },
     publish: (topic, payload, retained = false) =>
       new Promise((resolve, reject) => {

@@ -11,12 +11,15 @@ import type { Clock } from '@outrider/shared/time';
 import type { CommandDesk } from '../commands/command-desk.ts';
 import type { Outbox } from '../outbox/outbox.ts';
 import { LANE_NUMBERS, LANES, type LaneName, laneOf } from '../outbox/records.ts';
-import { LaneSender } from './lane-sender.ts';
+import { type BatchRange, LaneSender } from './lane-sender.ts';
 import type { MqttLink } from './mqtt-link.ts';
+import type { Refusal } from './suspicion.ts';
 
 const { Ack, CommandReply, Hello, HelloReply, PresenceReport } = outrider.v1;
 /** Unanswered resends before the connection is given up. */
 const RESENDS_MAX = 3;
+/** A broker that does not like a packet hangs up when it reads it. What ends later has other reasons. */
+const REFUSED_WITHIN_MS = 5000;
 
 /** The cloud will not take this robot's data, and says why. */
 export class HelloRefused extends DomainError {
@@ -37,7 +40,13 @@ export interface SessionOptions {
   readonly clock: Clock;
   readonly log: Logger;
   /** An acknowledgement arrived; the time is from sending to storing. */
-  readonly onAck: (lane: LaneName, latencyMs: number) => void;
+  readonly onAck: (lane: LaneName, latencyMs: number, upto: number) => void;
+}
+
+/** A batch that the broker has not confirmed yet. */
+interface Untaken extends BatchRange {
+  readonly lane: LaneName;
+  readonly sentAt: number;
 }
 
 export function presenceReport(options: SessionOptions, presence: Presence): Uint8Array {
@@ -52,7 +61,10 @@ export class Session {
   readonly #onReply = new Map<string, (reply: outrider.v1.HelloReply) => void>();
   #senders: LaneSender[] = [];
   #epoch = '';
-  #isCautious = false;
+  /** When a careful session may send: a connection that cannot even be quiet says nothing about a record. */
+  #quietUntil: number | undefined;
+  #untaken: Untaken[] = [];
+  #takenAt = 0;
   #resends = 0;
   #ignored = 0;
 
@@ -74,7 +86,6 @@ export class Session {
    */
   async open(isCautious: boolean, signal: AbortSignal): Promise<void> {
     const { device, outbox, clock, window, log } = this.#options;
-    this.#isCautious = isCautious;
     await this.#link.subscribe(downFilter(device));
     await this.#link.publish(presenceTopic(device), presenceReport(this.#options, 'ONLINE'), true);
     let reply = await this.#hello(signal);
@@ -85,7 +96,8 @@ export class Session {
       reply = await this.#hello(signal);
     }
     this.#epoch = outbox.epoch;
-    const send = (lane: LaneName, payload: Uint8Array): void => this.#publish(lane, payload);
+    if (isCautious) this.#quietUntil = clock.monotonicMs() + this.#refusedWithinMs;
+    const send = (lane: LaneName, payload: Uint8Array, range: BatchRange): void => this.#publish(lane, payload, range);
     this.#senders = LANES.map((lane) => {
       const ack = reply.lanes.find(
         (candidate) => laneOf(candidate.lane ?? 0) === lane && candidate.epoch === this.#epoch,
@@ -109,15 +121,36 @@ export class Session {
       this.#link.destroy();
       return;
     }
+    const isCautious = this.#quietUntil !== undefined;
+    if (this.#isQuiet()) return;
     for (const sender of this.#senders) {
-      sender.fill(this.#isCautious);
-      if (this.#isCautious && sender.oldestInFlight !== undefined) return;
+      sender.fill(isCautious);
+      if (isCautious && sender.oldestInFlight !== undefined) return;
     }
+  }
+
+  /** What the broker hung up on. To be asked when the connection is gone; `undefined` when that was not the reason. */
+  refusal(): Refusal | undefined {
+    const first = this.#untaken[0];
+    if (!first || !this.#link.wasClosedByPeer) return undefined;
+    const waitedMs = this.#options.clock.monotonicMs() - Math.max(first.sentAt, this.#takenAt);
+    if (waitedMs > this.#refusedWithinMs) return undefined;
+    const { lane, from, upto } = first;
+    return { lane, from, upto, isAlone: this.#quietUntil !== undefined };
+  }
+
+  get #refusedWithinMs(): number {
+    return Math.min(REFUSED_WITHIN_MS, this.#options.ackTimeoutMs / 2);
+  }
+
+  #isQuiet(): boolean {
+    return this.#quietUntil !== undefined && this.#options.clock.monotonicMs() < this.#quietUntil;
   }
 
   /** To be called now and then: sends again what was not acknowledged in time. */
   checkTimeouts(): void {
     const { ackTimeoutMs, log } = this.#options;
+    if (this.#quietUntil !== undefined) this.pump();
     for (const sender of this.#senders) {
       if (!sender.isOverdue(ackTimeoutMs)) continue;
       this.#resends += 1;
@@ -236,7 +269,7 @@ export class Session {
     if (latencyMs === undefined)
       throw new DomainError('invalid', `ack of ${sender.lane} up to ${ack.upto}, which was never sent`);
     this.#resends = 0;
-    if (latencyMs > 0) this.#options.onAck(sender.lane, latencyMs);
+    if (latencyMs > 0) this.#options.onAck(sender.lane, latencyMs, ack.upto);
     this.pump();
   }
 
@@ -257,9 +290,18 @@ export class Session {
     }
   }
 
-  #publish(lane: LaneName, payload: Uint8Array): void {
-    // A failure shows as a closed connection; the records stay where they are.
-    this.#link.publish(upTopic(this.#options.device, lane), payload).catch(() => {});
+  #publish(lane: LaneName, payload: Uint8Array, range: BatchRange): void {
+    const { clock, device } = this.#options;
+    const untaken: Untaken = { ...range, lane, sentAt: clock.monotonicMs() };
+    this.#untaken.push(untaken);
+    this.#link.publish(upTopic(device, lane), payload).then(
+      () => {
+        this.#untaken = this.#untaken.filter((other) => other !== untaken);
+        this.#takenAt = clock.monotonicMs();
+      },
+      // It shows as a closed connection; the records stay where they are.
+      () => {},
+    );
   }
 }
 

@@ -181,12 +181,14 @@ export class Uplink implements Service {
     await link.end();
   }
 
-  /** A record that costs the connection again and again is given up, so that the others get through. */
+  /** A record on which the broker hangs up again and again is given up, so that the others get through. */
   #suspect(session: Session): void {
-    const oldest = session.oldestInFlight;
-    if (!this.#suspicion.connectionLost(oldest) || !oldest) return;
-    this.#options.log.error(oldest, 'uplink.record_refused');
-    this.#options.outbox.refuseRecord(oldest.lane, oldest.seq);
+    const { log, outbox } = this.#options;
+    const refusal = session.refusal();
+    if (refusal) log.warn(refusal, 'uplink.batch_refused');
+    if (!this.#suspicion.connectionLost(refusal) || !refusal) return;
+    log.error({ lane: refusal.lane, seq: refusal.from }, 'uplink.record_refused');
+    outbox.refuseRecord(refusal.lane, refusal.from);
   }
 
   #sessionOptions(): SessionOptions {
@@ -203,8 +205,8 @@ export class Uplink implements Service {
       commands,
       clock,
       log,
-      onAck: (lane, latencyMs) => {
-        this.#suspicion.progressed();
+      onAck: (lane, latencyMs, upto) => {
+        this.#suspicion.progressed(lane, upto);
         this.#backoff.reset();
         this.#options.onAck?.(lane, latencyMs);
       },

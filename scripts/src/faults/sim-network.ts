@@ -81,6 +81,7 @@ export class SimNetwork {
       get isOpen() {
         return isOpen;
       },
+      wasClosedByPeer: false,
       publish: async (topic, payload) => {
         if (isOpen) this.send(true, topic, payload);
       },
