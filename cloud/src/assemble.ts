@@ -16,6 +16,7 @@ import { FailsafeDispatcher } from './failsafe/dispatcher.ts';
 import type { InstructionKeys } from './failsafe/instruction-keys.ts';
 import { InstructionLine } from './failsafe/instruction-line.ts';
 import { FailsafeRecoverer } from './failsafe/recoverer.ts';
+import { Decommissioner } from './fleet/decommissioner.ts';
 import { failsafeOf } from './fleet/readings.ts';
 import { RobotRegistry } from './fleet/registry.ts';
 import { Accounts } from './identity/accounts.ts';
@@ -127,6 +128,7 @@ export function assembleApi(parts: ApiParts): AssembledApi {
   });
   metrics.gauge('outrider_live_streams', 'Live streams that are open.', () => streams.clientCount);
   metrics.gauge('outrider_failsafe_pending', 'Stops that no robot has answered yet.', () => failsafe.pendingCount);
+  const robots = new RobotRegistry(fleetStore, fleetStore, clock);
   const databaseCheck: Check = { name: 'database', run: () => parts.database.ping() };
   const core: Core = {
     accounts: identity.accounts,
@@ -141,7 +143,14 @@ export function assembleApi(parts: ApiParts): AssembledApi {
     metrics,
     reader: parts.reader,
     readiness: new Readiness([databaseCheck, ...parts.checks], () => clock.monotonicMs()),
-    robots: new RobotRegistry(fleetStore, fleetStore, clock),
+    robots,
+    decommissioner: new Decommissioner({
+      robots,
+      store: fleetStore,
+      certificates: parts.certificates,
+      audit: fleetStore,
+      clock,
+    }),
     signingKeys: identity.keys,
     tickets: new LiveTickets(clock),
     tokens: identity.tokens,

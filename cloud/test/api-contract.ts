@@ -27,13 +27,13 @@ export function contractTests(t: Test, harness: Harness, other: string): void {
       const body = Object.entries(bodies).find(([end]) => path.endsWith(end))?.[1];
       const query = path.endsWith('/export') ? '?stream=x' : '';
       const ask = (robotId: string, by: string) =>
-        call(method.toUpperCase(), path.replace('{robot_id}', robotId) + query, {
+        call(method.toUpperCase(), path.replace('{robot_id}', robotId).replaceAll(/\{\w+\}/g, 'ff') + query, {
           token: by,
-          ...(body ? { body } : {}),
+          ...(body && method !== 'get' ? { body } : {}),
         });
       const foreign = await ask('RB-1', other);
       const absent = await ask('RB-X', other);
-      const expected = path.endsWith('/certificates') ? 403 : 404;
+      const expected = path.endsWith('/certificates') && method === 'post' ? 403 : 404;
       t.equal(foreign.status, expected, `${method} ${path}`);
       t.equal(absent.status, expected, `${method} ${path} of a robot that is not there`);
       const blank = (answer: Answer): string => answer.text.replaceAll(/RB-[1X]|req_\w+|\d{4}-[^"]+Z/g, '*');

@@ -100,6 +100,7 @@ export interface Harness {
   readonly api: AssembledApi;
   readonly identity: Identity;
   readonly database: Database;
+  readonly certificates: CertificateRegistry;
   readonly telemetry: Telemetry;
   readonly log: string[];
   /** A token of that tenant; a client is made for it. */
@@ -193,6 +194,7 @@ export async function startHarness(
     api,
     identity,
     database,
+    certificates,
     telemetry,
     log: lines,
     async token(tenantId, scopes) {

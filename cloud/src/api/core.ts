@@ -5,6 +5,7 @@ import type { LiveTickets } from '../dashboard/tickets.ts';
 import type { FailsafeDispatcher } from '../failsafe/dispatcher.ts';
 import type { InstructionKeys } from '../failsafe/instruction-keys.ts';
 import type { FailsafeRecoverer } from '../failsafe/recoverer.ts';
+import type { Decommissioner } from '../fleet/decommissioner.ts';
 import type { RobotRegistry } from '../fleet/registry.ts';
 import type { Accounts } from '../identity/accounts.ts';
 import type { Authenticator } from '../identity/authenticator.ts';
@@ -30,6 +31,7 @@ export interface Core {
   readonly reader: TelemetryReader;
   readonly readiness: Readiness;
   readonly robots: RobotRegistry;
+  readonly decommissioner: Decommissioner;
   readonly signingKeys: SigningKeys;
   readonly tickets: LiveTickets;
   readonly tokens: Tokens;

@@ -2,6 +2,7 @@ import { DomainError } from '@outrider/shared/errors';
 import { type DeviceIdentity, deviceName } from '@outrider/shared/ids';
 import type { Logger } from '@outrider/shared/log';
 import type { Clock, EpochMs } from '@outrider/shared/time';
+import type { CertificateRecord } from '../fleet/ports.ts';
 import type { Database } from '../storage/database.ts';
 import type { RobotRef } from '../telemetry/ports.ts';
 import type { CertificateAuthority } from './authority.ts';
@@ -81,6 +82,30 @@ export class CertificateRegistry {
       reason,
     );
     if (rows === 0) throw new DomainError('not_found', 'no such certificate', { subject: 'certificate' });
+  }
+
+  /** Every certificate that the robot was given, newest first. */
+  async listRobotCertificates(robotPk: number): Promise<CertificateRecord[]> {
+    const rows = await this.#options.database.query<{
+      serial_number: string;
+      fingerprint_sha256: string;
+      issued_at: Date;
+      expires_at: Date;
+      revoked_at: Date | null;
+      revoked_reason: string | null;
+    }>(
+      `select serial_number, fingerprint_sha256, issued_at, expires_at, revoked_at, revoked_reason
+         from robot_certificate where robot_pk = $1 order by issued_at desc, serial_number`,
+      [robotPk],
+    );
+    return rows.map((row) => ({
+      serialNumber: row.serial_number,
+      fingerprintSha256: row.fingerprint_sha256,
+      issuedAtMs: row.issued_at.getTime(),
+      expiresAtMs: row.expires_at.getTime(),
+      revokedAtMs: row.revoked_at?.getTime(),
+      revokedReason: row.revoked_reason ?? undefined,
+    }));
   }
 
   /** Takes back every certificate of a robot. Its live session ends at once. @returns How many there were. */

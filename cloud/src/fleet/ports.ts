@@ -13,6 +13,27 @@ export interface FleetStore {
   findRobot(tenantId: string, robotId: string): Promise<RobotRef | undefined>;
   readRobot(tenantId: string, robotId: string): Promise<Robot | undefined>;
   listRobots(tenantId: string, filter: RobotFilter): Promise<RobotPage>;
+  /** Marks the robot as gone and its API keys as revoked, in one transaction. */
+  removeRobot(robotPk: number, atMs: number): Promise<void>;
+}
+
+/** One certificate that a robot was given. */
+export interface CertificateRecord {
+  readonly serialNumber: string;
+  readonly fingerprintSha256: string;
+  readonly issuedAtMs: number;
+  readonly expiresAtMs: number;
+  readonly revokedAtMs: number | undefined;
+  readonly revokedReason: string | undefined;
+}
+
+/** The certificates of robots. */
+export interface DeviceCertificates {
+  /** Newest first. */
+  listRobotCertificates(robotPk: number): Promise<CertificateRecord[]>;
+  /** @throws DomainError `not_found` */
+  revokeCertificate(robotPk: number, serialNumber: string, reason: string): Promise<void>;
+  revokeRobotCertificates(robotPk: number, reason: string): Promise<number>;
 }
 
 /** One line of the audit trail. */

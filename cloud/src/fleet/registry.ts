@@ -96,6 +96,11 @@ export class RobotRegistry {
     return this.#store.listRobots(principal.tenantId, { ...filter, robotIds: principal.robotIds });
   }
 
+  /** Forgets a robot that has left the fleet. Other replicas do within 30 s. */
+  forget(ref: RobotRef): void {
+    this.#refs.delete(`${ref.tenantId}.${ref.robotId}`);
+  }
+
   #remember(ref: RobotRef): void {
     if (this.#refs.size >= CACHE_ENTRIES_MAX) this.#refs.clear();
     this.#refs.set(`${ref.tenantId}.${ref.robotId}`, { ref, untilMs: this.#clock.monotonicMs() + REF_CACHE_MS });

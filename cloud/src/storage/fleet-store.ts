@@ -82,6 +82,17 @@ export class PgFleetStore implements FleetStore, AuditTrail, PendingStopStore {
     return { robots, total: row?.total ?? 0 };
   }
 
+  async removeRobot(robotPk: number, atMs: number): Promise<void> {
+    await this.#orm.transaction(async (tx) => {
+      const at = new Date(atMs);
+      await tx.update(robot).set({ deregisteredAt: at }).where(eq(robot.robotPk, robotPk));
+      await tx
+        .update(robotApiKey)
+        .set({ revokedAt: at })
+        .where(and(eq(robotApiKey.robotPk, robotPk), isNull(robotApiKey.revokedAt)));
+    });
+  }
+
   async append(entry: AuditEntry): Promise<void> {
     await this.#orm.insert(auditEntry).values({
       tenantId: entry.tenantId ?? null,

@@ -17,13 +17,13 @@ const MEANING: Readonly<Record<Status, string>> = {
   503: 'A part of the server cannot be reached',
 };
 
-/** Responses for the OpenAPI document: one success in the envelope, and errors. */
+/** Responses for the OpenAPI document: one success, in the envelope unless it has no body, and errors. */
 export const wiaResponses = (
-  status: 200 | 201,
+  status: 200 | 201 | 204,
   description: string,
-  data: z.ZodType,
+  data: z.ZodType | undefined,
   errors: readonly Status[],
 ): Record<number, ResponseSpec> => ({
-  [status]: { description, schema: envelopeOf(data) },
+  [status]: data ? { description, schema: envelopeOf(data) } : { description },
   ...Object.fromEntries(errors.map((error) => [error, { description: MEANING[error], schema: WiaError }])),
 });

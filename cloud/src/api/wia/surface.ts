@@ -1,6 +1,7 @@
 import type { Core } from '../core.ts';
 import type { Surface } from '../surface.ts';
 import type { Throttle } from '../throttle.ts';
+import { registerDecommission } from './decommission.ts';
 import { renderWiaError } from './errors.ts';
 import { registerRobots } from './robots.ts';
 import { registerState } from './state.ts';
@@ -13,6 +14,7 @@ export const wiaSurface = (core: Core, throttle: Throttle): Surface => ({
   register(router) {
     registerRobots(router, core, throttle);
     registerState(router, core);
+    registerDecommission(router, core);
   },
   renderError: renderWiaError,
 });
