@@ -67,3 +67,51 @@ export interface EventReader {
    */
   subscribe(filter: EventFilter, callback: (event: BusEvent) => void): () => void;
 }
+
+/** One event of a bundle, ready to be sent. */
+export interface BundleLine {
+  readonly tenantId: string;
+  readonly robotId: string;
+  /** The whole envelope. */
+  readonly json: string;
+}
+
+/** A row of the outbox: one event, or the telemetry events of one commit. */
+export type FeedRow = { readonly feed: number; readonly storedAt: EpochMs } & (
+  | { readonly event: Omit<BusEvent, 'payload'>; readonly payloadJson: string }
+  | { readonly lines: readonly BundleLine[]; readonly event?: never }
+);
+
+/** The outbox, as those see it who pass events on. */
+export interface EventLog {
+  /** Call it once before the rest. */
+  prepare(): Promise<void>;
+  /** Gives committed rows their places in the feed. Replicas take turns. @returns How many rows. */
+  number(): Promise<number>;
+  /** The newest place in the feed. */
+  head(): Promise<number>;
+  /** Rows after a place, in order. Telemetry is left out unless it is wanted: it is most of the rows. */
+  after(feed: number, limit: number, withTelemetry: boolean): Promise<FeedRow[]>;
+  /** Rows that may hold what the filter wants; bundles are given whole. */
+  search(filter: EventFilter, after: number, limit: number): Promise<{ rows: FeedRow[]; cursor: number }>;
+  /**
+   * Gives the next rows that have not been published to `publish`, and remembers them as published once it resolves.
+   * Only one replica at a time does so, so that the order of the feed is kept; when it dies another goes on at once.
+   *
+   * @returns How many rows; 0 also when another replica is at it.
+   */
+  publishSome(limit: number, publish: (rows: readonly FeedRow[]) => Promise<void>): Promise<number>;
+  /** Rows that are numbered and not published. */
+  backlog(): Promise<number>;
+  /**
+   * Removes rows: telemetry events some time after they were published, or when nobody could be told for long, and
+   * other events, once published, after long.
+   *
+   * @returns How many rows of telemetry events went unpublished.
+   */
+  removeOld(cutoffs: {
+    readonly telemetryMs: number;
+    readonly telemetryUnsentMs: number;
+    readonly eventMs: number;
+  }): Promise<number>;
+}

@@ -2,6 +2,8 @@ import type { IngestStore, LaneOutcome, LaneWork, StrayBody } from '../telemetry
 import type { EventLaneRecord, LaneRecord, TelemetryRecord } from '../telemetry/record.ts';
 import { advance, equalBytes, type LaneCursor, type LaneVerdict } from '../telemetry/watermark.ts';
 import type { Database, Tx } from './database.ts';
+import { addEnergy } from './energy-rows.ts';
+import { storeLaneEvents, storeTelemetryEvents } from './ingest-events.ts';
 import {
   insertBlocks,
   insertEvents,
@@ -164,7 +166,10 @@ async function storeFresh(tx: Tx, lanes: readonly OpenLane[], nowMs: number): Pr
   const telemetry = ofKind('telemetry');
   await insertBlocks(tx, telemetry, nowMs);
   await upsertLatest(tx, telemetry, nowMs);
+  await addEnergy(tx, telemetry, nowMs);
+  await storeTelemetryEvents(tx, telemetry, nowMs);
   await insertEvents(tx, ofKind('event'), nowMs);
+  await storeLaneEvents(tx, ofKind('event'), nowMs);
   await upsertStates(tx, ofKind('state'), nowMs);
   await insertGaps(tx, ofKind('gap'), nowMs);
   const poison = ofKind('poison').map(({ robot, epoch, lane, record }) => ({

@@ -18,6 +18,8 @@ const BASE32 = '0123456789ABCDEFGHJKMNPQRSTVWXYZ';
 /** One report as records of an epoch of its own, which its content names. */
 export interface ReportRecords {
   readonly epoch: string;
+  /** What the caller is told, and what the bus tells of it. */
+  readonly eventId: string;
   readonly records: readonly TelemetryRecord[];
 }
 
@@ -28,7 +30,12 @@ export interface ReportStore {
    *
    * @returns By epoch, when those were stored that were there before.
    */
-  store(robot: RobotRef, reports: readonly ReportRecords[], nowMs: number): Promise<Map<string, EpochMs>>;
+  store(
+    robot: RobotRef,
+    reports: readonly ReportRecords[],
+    traceId: string,
+    nowMs: number,
+  ): Promise<Map<string, EpochMs>>;
 }
 
 export interface ReportIngestOptions {
@@ -47,11 +54,7 @@ export class ReportIngest implements TelemetryIngest {
     this.#options = options;
   }
 
-  async ingestReports(
-    robot: RobotRef,
-    reports: readonly TelemetryReport[],
-    _traceId: string,
-  ): Promise<IngestReceipt[]> {
+  async ingestReports(robot: RobotRef, reports: readonly TelemetryReport[], traceId: string): Promise<IngestReceipt[]> {
     if (reports.length > REPORTS_MAX)
       throw new DomainError('payload_too_large', `at most ${REPORTS_MAX} events at once`);
     const now = this.#options.clock.epochMs();
@@ -59,7 +62,7 @@ export class ReportIngest implements TelemetryIngest {
       prepare(robot, report, now, reports.length > 1 ? `[${index}].` : ''),
     );
     const unique = [...new Map(prepared.map((entry) => [entry.epoch, entry])).values()];
-    const before = await this.#options.store.store(robot, unique, now);
+    const before = await this.#options.store.store(robot, unique, traceId, now);
     const fresh = unique.filter((entry) => !before.has(entry.epoch));
     this.#options.onStored(
       fresh.map(({ epoch, records }) => ({
@@ -86,12 +89,7 @@ export class ReportIngest implements TelemetryIngest {
   }
 }
 
-function prepare(
-  robot: RobotRef,
-  report: TelemetryReport,
-  now: EpochMs,
-  path: string,
-): ReportRecords & { eventId: string } {
+function prepare(robot: RobotRef, report: TelemetryReport, now: EpochMs, path: string): ReportRecords {
   if (!isSaneTime(report.at, now)) {
     const reason = 'must be after the year 2000 and at most 5 minutes ahead of the server';
     throw new DomainError('invalid', `timestamp ${reason}`, { problems: [{ field: `${path}timestamp`, reason }] });
