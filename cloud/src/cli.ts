@@ -19,7 +19,10 @@ interface ClientGiven {
 }
 
 /** Programs that are not robots and hold certificates. */
-const CLIENT_VERBS = [{ verb: 'service-client', kind: 'service', what: 'services that call over gRPC' }] as const;
+const CLIENT_VERBS = [
+  { verb: 'service-client', kind: 'service', what: 'services that call over gRPC', scope: undefined },
+  { verb: 'event-client', kind: 'events', what: 'programs that listen to events over MQTT', scope: 'telemetry:read' },
+] as const;
 
 const program = new Command('outrider-cloud')
   .description('The control plane: HTTP, MQTT broker and storage in one process.')
@@ -133,14 +136,14 @@ withStorage(program.command('token-key').description('Manage the key that signs 
     ),
   );
 
-for (const { verb, kind, what } of CLIENT_VERBS) {
+for (const { verb, kind, what, scope } of CLIENT_VERBS) {
   const clients = program.command(verb).description(`Manage certificates of ${what}.`);
   withStorage(clients.command('issue'))
     .description('Make a key and its certificate. Earlier ones of the name stay good until they expire or are revoked.')
     .requiredOption('--name <name>', '1 to 32 of A-Z, a-z, 0-9, _ and -')
     .requiredOption('--out <dir>', 'folder for <name>.key, <name>.pem and ca.pem')
     .option('--tenant <id>', 'tenant it belongs to', 'default')
-    .requiredOption('--scope <scopes>', `separated by spaces, of: ${SCOPES.join(' ')}`)
+    .requiredOption('--scope <scopes>', `separated by spaces, of: ${SCOPES.join(' ')}`, scope)
     .option('--robots <ids>', 'only these robots, separated by commas')
     .option('--valid-days <n>', 'how long it is good', '90')
     .action((given: Given & ClientGiven) =>
@@ -160,7 +163,7 @@ for (const { verb, kind, what } of CLIENT_VERBS) {
       ),
     );
   withStorage(clients.command('revoke'))
-    .description('Take back every certificate of the name. A running server feels it within 15 s.')
+    .description('Take back every certificate of the name. A running server feels it within a minute.')
     .requiredOption('--name <name>')
     .option('--tenant <id>', 'tenant it belongs to', 'default')
     .option('--reason <text>', 'for the record', 'revoked by an operator')
@@ -204,7 +207,7 @@ withStorage(
   .option('--server-names <names>', "more names for the broker's certificate, by commas", '')
   .action((given: Given & { out: string; host: string; listenPort: string; cloudPort: string; serverNames: string }) =>
     run(() =>
-      administer(given, async ({ authority, certificates }) => {
+      administer(given, async ({ authority, certificates, clientCertificates }) => {
         const { writeMosquittoConfig } = await import('./broker/mosquitto.ts');
         const path = await writeMosquittoConfig({
           dir: given.out,
@@ -214,6 +217,7 @@ withStorage(
           serverNames: [given.host, ...given.serverNames.split(',')].filter((name) => name !== ''),
           authority,
           registry: certificates,
+          clients: clientCertificates,
         });
         console.log(path);
       }),

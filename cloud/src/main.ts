@@ -92,7 +92,7 @@ export async function serve(config: Config, signal: AbortSignal): Promise<void> 
   const foundation = await openFoundation(config, log, clock);
   const open: { close(): Promise<void> }[] = [foundation.database];
   try {
-    const { database, identity, authority, certificates, instructionKeys, dataDir } = foundation;
+    const { database, identity, authority, certificates, clientCertificates, instructionKeys, dataDir } = foundation;
     await bootstrap(identity.accounts, dataDir, {
       clientId: config.bootstrapClientId,
       clientSecret: config.bootstrapClientSecret,
@@ -108,6 +108,7 @@ export async function serve(config: Config, signal: AbortSignal): Promise<void> 
       serverNames,
       authority,
       certificates,
+      clientCertificates,
       metrics,
       log,
       ...(config.mqttUrl === undefined ? {} : { mqttUrl: config.mqttUrl }),

@@ -13,6 +13,7 @@ import { EmbeddedBroker } from '../src/broker/embedded-broker.ts';
 import type { MqttClientBus } from '../src/broker/mqtt-client-bus.ts';
 import { openBus } from '../src/broker/open-bus.ts';
 import { CertificateAuthority } from '../src/certificates/authority.ts';
+import { ClientCertificates } from '../src/certificates/client-certificates.ts';
 import { CertificateRegistry } from '../src/certificates/registry.ts';
 import { exportKey, generateKeyPair } from '../src/certificates/x509.ts';
 import { type Database, openDatabase } from '../src/storage/database.ts';
@@ -27,6 +28,7 @@ export interface Ground {
   readonly secrets: SecretBox;
   readonly authority: CertificateAuthority;
   readonly certificates: CertificateRegistry;
+  readonly clientCertificates: ClientCertificates;
   readonly lines: string[];
   readonly log: ReturnType<typeof createLogger>;
   /** Registers a robot and enrols it. */
@@ -65,11 +67,13 @@ export async function openGround(databaseUrl?: string): Promise<Ground> {
   const secrets = await openSecretBox(SECRET_KEY, dataDir);
   const authority = await CertificateAuthority.open({ database, secrets, clock, log });
   const certificates = new CertificateRegistry({ database, authority, clock, log });
+  const clientCertificates = new ClientCertificates({ database, authority, clock, log });
   return {
     database,
     secrets,
     authority,
     certificates,
+    clientCertificates,
     lines,
     log,
     async robot(tenantId, robotId) {
@@ -105,7 +109,7 @@ export async function signingRequest(): Promise<{ csr: string; key: string }> {
 /** Starts a replica: with a broker of its own, or on an external one. */
 export async function startReplica(ground: Ground, mqttUrl?: string): Promise<Replica> {
   const metrics = new Registry();
-  const { authority, certificates, database, log } = ground;
+  const { authority, certificates, clientCertificates, database, log } = ground;
   const bus = await openBus({
     ...(mqttUrl === undefined ? {} : { mqttUrl }),
     host: '127.0.0.1',
@@ -113,6 +117,7 @@ export async function startReplica(ground: Ground, mqttUrl?: string): Promise<Re
     serverNames: [],
     authority,
     certificates,
+    clientCertificates,
     metrics,
     log,
   });

@@ -44,9 +44,10 @@ async function openSite(): Promise<Site> {
   const ground = await openGround(postgres.url);
   const dir = await mkdtemp(join(tmpdir(), 'outrider-mosquitto-'));
   const [listenPort, cloudPort] = [await freePort(), await freePort()];
-  const { authority, certificates: registry } = ground;
+  const { authority, certificates: registry, clientCertificates: clients } = ground;
+  const host = '127.0.0.1';
   const write = () =>
-    writeMosquittoConfig({ dir, host: '127.0.0.1', listenPort, cloudPort, serverNames: [], authority, registry });
+    writeMosquittoConfig({ dir, host, listenPort, cloudPort, serverNames: [], authority, registry, clients });
   const broker = await startMosquitto(await write(), dir, cloudPort, ground.lines);
   return {
     ground,

@@ -8,6 +8,7 @@ import type { outrider } from '@outrider/shared/messages';
 import { INGEST_FILTERS } from '@outrider/shared/protocol/topics';
 import { aborted, pause } from '@outrider/shared/service';
 import { Aedes, type AedesPublishPacket, type Client, type PublishPacket, type Subscription } from 'aedes';
+import type { ClientIdentity, ClientVerdict } from '../certificates/client-certificates.ts';
 import type { CertificateVerdict } from '../certificates/registry.ts';
 import type { KeyAndCertificate } from '../certificates/x509.ts';
 import type { BrokerMetrics } from './broker-metrics.ts';
@@ -15,8 +16,8 @@ import type { PresenceChange, PublishOptions, Unsubscribe, UplinkBus, UplinkMess
 import { BusEvents } from './bus-events.ts';
 import { HolderLimit } from './connection-limits.ts';
 import { GuardStream } from './guard-stream.ts';
-import { type Peer, peerOf } from './peer.ts';
-import { maySubscribe, publishRight } from './rights.ts';
+import { type EventPeer, type Peer, peerName, peerOf, type RobotPeer } from './peer.ts';
+import { mayReadEvents, maySubscribe, publishRight } from './rights.ts';
 
 const CONNECT_TIMEOUT_MS = 5000;
 /** aedes' default of a minute lets one frozen robot hold up a stop for another; see ARCHITECTURE.md. */
@@ -37,6 +38,8 @@ export interface EmbeddedBrokerOptions {
   readonly caPem: string;
   /** Whether a session under this certificate may live now. */
   readonly verify: (device: DeviceIdentity, fingerprintSha256: string) => Promise<CertificateVerdict>;
+  /** The same for a program that listens to events. Absent: none may. */
+  readonly verifyListener?: (client: ClientIdentity, fingerprintSha256: string) => Promise<ClientVerdict>;
   readonly metrics: BrokerMetrics;
   readonly log: Logger;
   /** Most connections from one address: a site behind one router is one address. */
@@ -46,8 +49,14 @@ export interface EmbeddedBrokerOptions {
 
 interface Session {
   readonly client: Client;
-  readonly peer: Peer;
+  readonly peer: RobotPeer;
   readonly robotPk: number;
+}
+
+/** A program that listens to events. */
+interface Listener {
+  readonly client: Client;
+  readonly peer: EventPeer;
 }
 
 /** The broker in this process: MQTT 3.1.1 over mutual TLS, every right taken from the certificate. */
@@ -61,6 +70,7 @@ export class EmbeddedBroker implements UplinkBus {
   readonly #peers = new WeakMap<object, { readonly peer: Peer; readonly stream: GuardStream }>();
   readonly #robots = new WeakMap<Client, number>();
   readonly #sessions = new Map<string, Session>();
+  readonly #listeners = new Map<string, Listener>();
   readonly #sockets = new Set<Socket>();
   readonly #byAddress: HolderLimit;
   readonly #byCertificate: HolderLimit;
@@ -150,6 +160,11 @@ export class EmbeddedBroker implements UplinkBus {
     });
   }
 
+  /** Whether anybody is connected who may listen to events. */
+  hasEventListeners(): boolean {
+    return this.#listeners.size > 0;
+  }
+
   connected(device: DeviceIdentity): boolean {
     return this.#sessions.has(deviceName(device));
   }
@@ -179,6 +194,15 @@ export class EmbeddedBroker implements UplinkBus {
         return;
       }
     }
+    for (const { client, peer } of [...this.#listeners.values()]) {
+      const verdict = await this.#verifyListener(peer).catch((error: unknown) => {
+        this.#options.log.warn({ err: error }, 'broker.recheck_failed');
+        return undefined;
+      });
+      if (verdict?.kind !== 'refused') continue;
+      this.#options.log.info({ ...factsOf(peer), reason: verdict.reason }, 'broker.session_ended');
+      await new Promise<void>((resolve) => client.close(resolve));
+    }
   }
 
   #createAedes(): Aedes {
@@ -195,10 +219,10 @@ export class EmbeddedBroker implements UplinkBus {
         // Nothing is kept for clients that are away: the edge keeps its own data.
         packet.clean = true;
         const will = packet.will?.topic;
-        const isForeign = peer !== undefined && will !== undefined && publishRight(peer.device, will) === 'foreign';
+        const isForeign = peer !== undefined && will !== undefined && rightOf(peer, will) === 'foreign';
         if (isForeign) this.#violate(peer, 'will', { topic: will });
         // aedes leaves the connection open and untimed unless it is given an error.
-        if (peer === undefined || isForeign) done(new Error('not this robot’s will'), false);
+        if (peer === undefined || isForeign) done(new Error('not this client’s will'), false);
         else done(null, true);
       },
       authenticate: (client, _username, _password, done) => {
@@ -254,7 +278,7 @@ export class EmbeddedBroker implements UplinkBus {
       return;
     }
     socket.once('close', release);
-    const stream = new GuardStream(socket, (reason) => this.#refuse(reason, { ...peer.device, address: peer.address }));
+    const stream = new GuardStream(socket, (reason) => this.#refuse(reason, factsOf(peer)));
     this.#peers.set(stream, { peer, stream });
     this.#aedes.handle(stream);
   }
@@ -264,32 +288,42 @@ export class EmbeddedBroker implements UplinkBus {
     const known = this.#peers.get(client.conn);
     if (!known) return NOT_AUTHORIZED;
     const { peer, stream } = known;
-    if (client.id !== deviceName(peer.device)) {
+    if (client.id !== peerName(peer)) {
       this.#violate(peer, 'client_id', { clientId: client.id.slice(0, 128) });
       return NOT_AUTHORIZED;
     }
-    const verdict = await this.#options.verify(peer.device, peer.fingerprint);
+    const verdict =
+      peer.kind === 'robot'
+        ? await this.#options.verify(peer.device, peer.fingerprint)
+        : await this.#verifyListener(peer);
     if (verdict.kind === 'refused') {
-      this.#refuse('certificate', { ...peer.device, reason: verdict.reason });
+      this.#refuse('certificate', { ...factsOf(peer), reason: verdict.reason });
       return NOT_AUTHORIZED;
     }
     const living = this.#sessions.get(client.id);
     if (living) {
       this.#options.metrics.takeovers.inc();
       const addresses = { before: living.peer.address, now: peer.address };
-      this.#options.log.warn({ ...peer.device, ...addresses }, 'broker.session_taken_over');
+      this.#options.log.warn({ ...factsOf(peer), ...addresses }, 'broker.session_taken_over');
     }
-    this.#robots.set(client, verdict.robot.robotPk);
+    if ('robot' in verdict) this.#robots.set(client, verdict.robot.robotPk);
     stream.admit();
     return 0;
   }
 
+  async #verifyListener(peer: EventPeer): Promise<ClientVerdict> {
+    const { verifyListener } = this.#options;
+    return verifyListener
+      ? await verifyListener(peer.client, peer.fingerprint)
+      : { kind: 'refused', reason: 'nobody may listen to events here' };
+  }
+
   #judgePublish(client: Client, packet: PublishPacket): Error | null {
     const peer = this.#peers.get(client.conn)?.peer;
-    const right = peer ? publishRight(peer.device, packet.topic) : 'foreign';
+    const right = peer ? rightOf(peer, packet.topic) : 'foreign';
     if (right === 'foreign') {
       if (peer) this.#violate(peer, 'publish', { topic: packet.topic.slice(0, 256) });
-      return new Error('not this robot’s topic');
+      return new Error('not this client’s topic');
     }
     // Bad data is never answered by ending the session. Nothing is retained either: the database keeps presence,
     // and a retained record would be delivered again and again.
@@ -300,7 +334,10 @@ export class EmbeddedBroker implements UplinkBus {
 
   #judgeSubscription(client: Client, subscription: Subscription): Subscription | null {
     const peer = this.#peers.get(client.conn)?.peer;
-    if (peer && maySubscribe(peer.device, subscription.topic)) return subscription;
+    const { topic } = subscription;
+    const isAllowed =
+      peer?.kind === 'robot' ? maySubscribe(peer.device, topic) : peer && mayReadEvents(peer.client.tenantId, topic);
+    if (isAllowed) return subscription;
     if (peer) this.#violate(peer, 'subscribe', { topic: subscription.topic.slice(0, 256) });
     return null;
   }
@@ -308,7 +345,11 @@ export class EmbeddedBroker implements UplinkBus {
   #enter(client: Client): void {
     const peer = this.#peers.get(client.conn)?.peer;
     const robotPk = this.#robots.get(client);
-    if (!peer || robotPk === undefined) return;
+    if (peer?.kind === 'events') {
+      this.#listeners.set(client.id, { client, peer });
+      this.#options.log.info(factsOf(peer), 'broker.session_started');
+    }
+    if (peer?.kind !== 'robot' || robotPk === undefined) return;
     this.#sessions.set(client.id, { client, peer, robotPk });
     this.#options.metrics.connections.set(this.#sessions.size);
     this.#options.log.info({ ...peer.device, address: peer.address }, 'broker.session_started');
@@ -316,12 +357,13 @@ export class EmbeddedBroker implements UplinkBus {
 
   #leave(client: Client): void {
     if (this.#sessions.get(client.id)?.client === client) this.#sessions.delete(client.id);
+    if (this.#listeners.get(client.id)?.client === client) this.#listeners.delete(client.id);
     this.#options.metrics.connections.set(this.#sessions.size);
   }
 
   #violate(peer: Peer, what: string, facts: Readonly<Record<string, unknown>>): void {
     this.#options.metrics.violations.inc({ what });
-    this.#options.log.warn({ ...peer.device, address: peer.address, what, ...facts }, 'broker.identity_violated');
+    this.#options.log.warn({ ...factsOf(peer), what, ...facts }, 'broker.identity_violated');
   }
 
   #refuse(reason: string, facts: Readonly<Record<string, unknown>>): void {
@@ -337,3 +379,13 @@ export class EmbeddedBroker implements UplinkBus {
     this.#tls.removeAllListeners('secureConnection');
   }
 }
+
+/** Who it is, for the log. */
+const factsOf = (peer: Peer): Readonly<Record<string, unknown>> => ({
+  ...(peer.kind === 'robot' ? peer.device : { client: peerName(peer) }),
+  address: peer.address,
+});
+
+/** Listeners publish nothing. */
+const rightOf = (peer: Peer, topic: string): ReturnType<typeof publishRight> =>
+  peer.kind === 'robot' ? publishRight(peer.device, topic) : 'foreign';

@@ -3,6 +3,7 @@ import { join, resolve } from 'node:path';
 import { DomainError } from '@outrider/shared/errors';
 import { PAYLOAD_BYTES_MAX } from '@outrider/shared/protocol/codec';
 import { type CertificateAuthority, CLOUD_COMMON_NAME } from '../certificates/authority.ts';
+import { type ClientCertificates, type ClientIdentity, clientCommonName } from '../certificates/client-certificates.ts';
 import type { CertificateRegistry } from '../certificates/registry.ts';
 import { PACKET_BYTES_MAX } from './packet-gauge.ts';
 
@@ -19,11 +20,14 @@ export interface MosquittoOptions {
   readonly serverNames: readonly string[];
   readonly authority: CertificateAuthority;
   readonly registry: CertificateRegistry;
+  /** Programs that may listen to events. */
+  readonly clients: ClientCertificates;
 }
 
 /**
  * Writes what Mosquitto 2 needs to be the robots' broker: configuration, access list, certificates and the list of
- * revoked ones. Write it again after a revocation and send the broker SIGHUP.
+ * revoked ones. Write it again after a revocation, or when a program may newly listen to events, and send the broker
+ * SIGHUP.
  *
  * Two listeners, because replicas share a certificate and need ids of their own, while a robot's id must be its
  * certificate's name: else one robot could end another's session.
@@ -31,7 +35,7 @@ export interface MosquittoOptions {
  * @returns Path of mosquitto.conf.
  */
 export async function writeMosquittoConfig(options: MosquittoOptions): Promise<string> {
-  const { authority, registry } = options;
+  const { authority, registry, clients } = options;
   const dir = resolve(options.dir);
   if (/[\s#]/.test(dir)) throw new DomainError('invalid', `${dir}: Mosquitto cannot read paths with blanks or #`);
   await mkdir(dir, { recursive: true, mode: 0o700 });
@@ -42,7 +46,7 @@ export async function writeMosquittoConfig(options: MosquittoOptions): Promise<s
   await writeFile(join(dir, 'ca.pem'), authority.caPem);
   await writeFile(join(dir, 'cloud-ca.pem'), authority.cloudCaPem);
   await writeFile(join(dir, 'revoked.pem'), await registry.revocationListPem());
-  await writeFile(join(dir, 'access.acl'), accessList());
+  await writeFile(join(dir, 'access.acl'), accessList(await clients.list('events')));
   await chmod(join(dir, 'access.acl'), 0o600);
   const path = join(dir, 'mosquitto.conf');
   await writeFile(path, configuration(options, dir));
@@ -91,14 +95,20 @@ function configuration({ host, listenPort, cloudPort }: MosquittoOptions, dir: s
 }
 
 /** Rights by certificate: %u is its common name, which holds neither wildcards nor slashes. */
-function accessList(): string {
+function accessList(listeners: readonly ClientIdentity[]): string {
   return [
     `user ${CLOUD_COMMON_NAME}`,
     'topic read outrider/v1/+/up/+',
     'topic read outrider/v1/+/presence',
     'topic write outrider/v1/+/down/+',
     'topic readwrite outrider/internal/live',
+    'topic write events/#',
     '',
+    ...listeners.flatMap((client) => [
+      `user ${clientCommonName(client)}`,
+      `topic read events/${client.tenantId}/#`,
+      '',
+    ]),
     'pattern write outrider/v1/%u/up/+',
     'pattern write outrider/v1/%u/presence',
     'pattern read outrider/v1/%u/down/+',

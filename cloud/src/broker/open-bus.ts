@@ -1,6 +1,7 @@
 import type { Logger } from '@outrider/shared/log';
 import type { Registry } from 'prom-client';
 import type { CertificateAuthority } from '../certificates/authority.ts';
+import type { ClientCertificates } from '../certificates/client-certificates.ts';
 import type { CertificateRegistry } from '../certificates/registry.ts';
 import { BrokerMetrics } from './broker-metrics.ts';
 import { EmbeddedBroker } from './embedded-broker.ts';
@@ -16,13 +17,15 @@ export interface BusParts {
   readonly serverNames: readonly string[];
   readonly authority: CertificateAuthority;
   readonly certificates: CertificateRegistry;
+  /** Who may listen to events. Absent: nobody. */
+  readonly clientCertificates?: ClientCertificates;
   readonly metrics: Registry;
   readonly log: Logger;
 }
 
 /** Makes the line to the robots. Start it once telemetry is served on it, so that nothing arrives unheard. */
 export async function openBus(parts: BusParts): Promise<EmbeddedBroker | MqttClientBus> {
-  const { authority, certificates, log } = parts;
+  const { authority, certificates, clientCertificates: clients, log } = parts;
   if (parts.mqttUrl !== undefined) {
     const client = await authority.cloudClientCertificate();
     const bus = new MqttClientBus({
@@ -45,6 +48,7 @@ export async function openBus(parts: BusParts): Promise<EmbeddedBroker | MqttCli
     server: await authority.serverCertificate(parts.serverNames),
     caPem: authority.caPem,
     verify: (device, fingerprint) => certificates.verify(device, fingerprint),
+    ...(clients && { verifyListener: (client, fingerprint) => clients.verify(client, fingerprint) }),
     metrics: new BrokerMetrics(parts.metrics),
     log,
   });

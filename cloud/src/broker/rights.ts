@@ -21,3 +21,9 @@ export function maySubscribe(device: DeviceIdentity, filter: string): boolean {
   const parsed = parseTopic(filter);
   return parsed?.direction === 'down' && deviceName(parsed.device) === deviceName(device);
 }
+
+/** Whether a program of the tenant may listen to this filter: its tenant's events, all or some. */
+export function mayReadEvents(tenantId: string, filter: string): boolean {
+  const [root, tenant, ...rest] = filter.split('/');
+  return root === 'events' && tenant === tenantId && rest.length > 0;
+}

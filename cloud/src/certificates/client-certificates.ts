@@ -81,6 +81,8 @@ export class ClientCertificates {
     if (!parseClientName(commonName)) throw invalid('name', 'must be 1 to 32 of A-Z, a-z, 0-9, _ and -');
     if (!Number.isInteger(validDays) || validDays < 1 || validDays > VALID_DAYS_MAX)
       throw invalid('valid days', `must be 1 to ${VALID_DAYS_MAX}`);
+    if (kind === 'events' && robotIds !== undefined)
+      throw invalid('robots', 'cannot be chosen for a program that listens to events: it hears its whole tenant');
     const [tenant] = await this.#database.query('select 1 from tenant where tenant_id = $1', [tenantId]);
     if (!tenant)
       throw new DomainError(
