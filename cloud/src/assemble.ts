@@ -10,8 +10,13 @@ import type { ApiEnv } from './api/surface.ts';
 import { type Check, Readiness } from './api/system/readiness.ts';
 import type { DeviceBus } from './broker/bus.ts';
 import type { CertificateRegistry } from './certificates/registry.ts';
+import { CommandCourier } from './command/courier.ts';
+import { CommandDispatcher } from './command/dispatcher.ts';
+import { readCommandFacts } from './command/facts.ts';
+import { CommandWatchers } from './command/watchers.ts';
 import { StreamHub } from './dashboard/stream-hub.ts';
 import { LiveTickets } from './dashboard/tickets.ts';
+import { EventFeed } from './events/event-feed.ts';
 import { FailsafeDispatcher } from './failsafe/dispatcher.ts';
 import type { InstructionKeys } from './failsafe/instruction-keys.ts';
 import { InstructionLine } from './failsafe/instruction-line.ts';
@@ -27,7 +32,9 @@ import type { IdentityStore, SecretBox } from './identity/ports.ts';
 import { SecretVerifier } from './identity/secrets.ts';
 import { SigningKeys } from './identity/signing-keys.ts';
 import { Tokens } from './identity/tokens.ts';
+import { SqlCommandStore } from './storage/command-store.ts';
 import type { Database } from './storage/database.ts';
+import { SqlEventLog } from './storage/event-store.ts';
 import { PgFleetStore } from './storage/fleet-store.ts';
 import { PgIdentityStore } from './storage/identity-store.ts';
 import { PgInstructionStore } from './storage/instruction-store.ts';
@@ -119,6 +126,28 @@ export function assembleApi(parts: ApiParts): AssembledApi {
     log,
     ...(parts.answerTimeoutMs === undefined ? {} : { answerTimeoutMs: parts.answerTimeoutMs }),
   });
+  const commandStore = new SqlCommandStore(parts.database);
+  const watchers = new CommandWatchers(log);
+  const courier = new CommandCourier({ store: commandStore, bus, line, watchers, clock, log });
+  const commands = new CommandDispatcher({
+    store: commandStore,
+    courier,
+    watchers,
+    facts: (robot, needsJoints) =>
+      readCommandFacts(
+        {
+          readRobot: (tenantId, robotId) => fleetStore.readRobot(tenantId, robotId),
+          reader: parts.reader,
+          motionEpoch: async (ref) => (await recoverer.known(ref))?.motionEpoch,
+        },
+        robot,
+        needsJoints,
+      ),
+    bus,
+    audit: fleetStore,
+    clock,
+    log,
+  });
   const streams = new StreamHub({
     feed: live,
     recheck: (secret) => authenticator.authenticateSecret(secret),
@@ -129,15 +158,18 @@ export function assembleApi(parts: ApiParts): AssembledApi {
   metrics.gauge('outrider_live_streams', 'Live streams that are open.', () => streams.clientCount);
   metrics.gauge('outrider_failsafe_pending', 'Stops that no robot has answered yet.', () => failsafe.pendingCount);
   const robots = new RobotRegistry(fleetStore, fleetStore, clock);
+  const events = new EventFeed({ log: new SqlEventLog(parts.database), clock, logger: log });
   const databaseCheck: Check = { name: 'database', run: () => parts.database.ping() };
   const core: Core = {
     accounts: identity.accounts,
     authenticator,
     certificates: parts.certificates,
+    commands,
     failsafe,
     recoverer,
     instructionKeys: parts.instructionKeys,
     identityStore: identity.store,
+    events,
     ingest: parts.ingest,
     live,
     metrics,
@@ -163,6 +195,6 @@ export function assembleApi(parts: ApiParts): AssembledApi {
     app,
     core,
     streams,
-    services: [streams, line, failsafe, recoverer, new KeyKeeper(identity.keys, identity.tokens, log)],
+    services: [streams, events, line, failsafe, recoverer, courier, new KeyKeeper(identity.keys, identity.tokens, log)],
   };
 }

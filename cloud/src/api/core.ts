@@ -1,7 +1,9 @@
 import type { Logger } from '@outrider/shared/log';
 import type { Clock } from '@outrider/shared/time';
 import type { CertificateRegistry } from '../certificates/registry.ts';
+import type { CommandDispatcher } from '../command/dispatcher.ts';
 import type { LiveTickets } from '../dashboard/tickets.ts';
+import type { EventReader } from '../events/ports.ts';
 import type { FailsafeDispatcher } from '../failsafe/dispatcher.ts';
 import type { InstructionKeys } from '../failsafe/instruction-keys.ts';
 import type { FailsafeRecoverer } from '../failsafe/recoverer.ts';
@@ -21,10 +23,12 @@ export interface Core {
   readonly accounts: Accounts;
   readonly authenticator: Authenticator;
   readonly certificates: CertificateRegistry;
+  readonly commands: CommandDispatcher;
   readonly failsafe: FailsafeDispatcher;
   readonly recoverer: FailsafeRecoverer;
   readonly instructionKeys: InstructionKeys;
   readonly identityStore: IdentityStore;
+  readonly events: EventReader;
   readonly ingest: TelemetryIngest;
   readonly live: LiveFeed;
   readonly metrics: ApiMetrics;

@@ -99,7 +99,7 @@ export class FailsafeRecoverer implements Service {
         details,
         retryAfterS: 1,
       });
-    const known = await this.#known(robot);
+    const known = await this.known(robot);
     if (!known)
       throw new DomainError('bad_state', 'the robot has not reported its failsafe yet', { subject: 'robot', details });
     let reply = await this.#send(request, commandId, known.motionEpoch, 0);
@@ -116,7 +116,8 @@ export class FailsafeRecoverer implements Service {
     return { commandId, latchId, motionEpoch, detail, answeredAtMs: clock.epochMs() };
   }
 
-  async #known({ robotPk, ...robot }: RobotRef): Promise<ReportedFailsafe | undefined> {
+  /** The newest that the robot has said of its motion epoch, stored or in an answer. */
+  async known({ robotPk, ...robot }: RobotRef): Promise<ReportedFailsafe | undefined> {
     const stored = await this.#options.reports.reportedFailsafe(robotPk);
     const answered = this.#answered.get(deviceName(robot));
     return stored && answered ? (answered.atMs > stored.atMs ? answered : stored) : (stored ?? answered);

@@ -3,6 +3,7 @@ import type { Core } from '../core.ts';
 import type { Surface } from '../surface.ts';
 import type { Throttle } from '../throttle.ts';
 import { registerAuth } from './auth.ts';
+import { registerCommands } from './commands.ts';
 import { registerDashboard } from './dashboard.ts';
 import { renderSigmaError } from './errors.ts';
 import { registerRobots } from './robots.ts';
@@ -17,6 +18,7 @@ export const sigmaSurface = (core: Core, hub: StreamHub, throttle: Throttle): Su
     registerAuth(router, core, throttle);
     registerTelemetry(router, core);
     registerRobots(router, core);
+    registerCommands(router, core);
     registerDashboard(router, core, hub);
   },
   renderError: renderSigmaError,
