@@ -15,9 +15,11 @@ import { CertificateAuthority } from './certificates/authority.ts';
 import { ClientCertificates } from './certificates/client-certificates.ts';
 import { CertificateRegistry } from './certificates/registry.ts';
 import type { Config } from './config.ts';
+import { EventPublisher } from './events/publisher.ts';
 import { InstructionKeys } from './failsafe/instruction-keys.ts';
 import { bootstrap } from './identity/bootstrap.ts';
 import { type Database, openDatabase } from './storage/database.ts';
+import { SqlEventLog } from './storage/event-store.ts';
 import { PgInstructionStore } from './storage/instruction-store.ts';
 import { openSecretBox } from './storage/secret-box.ts';
 import { openTelemetry } from './telemetry/open-telemetry.ts';
@@ -133,6 +135,13 @@ export async function serve(config: Config, signal: AbortSignal): Promise<void> 
       version: VERSION,
       startedMs,
     });
+    const publisher = new EventPublisher({
+      log: new SqlEventLog(database),
+      transport: bus,
+      clock,
+      logger: log,
+      metrics,
+    });
     const inbox = telemetry.serve(bus);
     await telemetry.prepare({ ownsSessions: bus instanceof EmbeddedBroker });
     const { certificatePem: cert, privateKeyPem: key } = await authority.serverCertificate(serverNames);
@@ -174,7 +183,11 @@ export async function serve(config: Config, signal: AbortSignal): Promise<void> 
         ),
     };
     // Stopped first to last: no new work, streams, listeners, the robots' line, and what stores.
-    await runStages([announceStop, ...api.services, http, https, bus, inbox, telemetry.maintenance], signal, log);
+    await runStages(
+      [announceStop, ...api.services, publisher, http, https, bus, inbox, telemetry.maintenance],
+      signal,
+      log,
+    );
     log.info('server.stopped');
   } finally {
     for (const part of open) await part.close();
