@@ -166,6 +166,17 @@ t.test('each injected fault shows in the telemetry', async (t) => {
   t.ok((nan.flags & SAMPLE_FLAGS.nonFinite) !== 0);
   await mcu.control('clear');
 
+  await mcu.control(`show torque 99 ${joint}`);
+  await nextSample(host.link, 'mcu/joint_state', (sample) => of(sample, 'effort') === 99);
+  await mcu.control('show roll 1.5707963267948966');
+  const rolled = await nextSample(host.link, 'mcu/imu', (sample) => (sample.values[0] ?? 0) > 0.7);
+  t.ok(Math.abs((rolled.values[3] ?? 0) - Math.SQRT1_2) < 1e-6);
+  await mcu.control('show charge 0.01');
+  await nextSample(host.link, 'mcu/power', (sample) => (valuesOf(sample, 'state_of_charge')[0] ?? 1) < 0.011);
+  await nextStatus(host.link, ({ flags }) => (flags & MCU_FLAGS.faultInjected) !== 0);
+  await mcu.control('clear');
+  await nextSample(host.link, 'mcu/power', (sample) => (valuesOf(sample, 'state_of_charge')[0] ?? 0) > 0.8);
+
   await mcu.control('corrupt 0.002');
   await nextStatus(host.link, () => host.link.stats.crcBad > 3 && host.link.stats.lost > 3);
   await mcu.control('drop 0.002');
@@ -179,6 +190,8 @@ t.test('each injected fault shows in the telemetry', async (t) => {
   await mcu.control('estop off');
   t.match(await mcu.control('overheat nobody'), { ok: false, problem: /no name or index/ });
   t.match(await mcu.control('explode'), { ok: false, problem: /unknown/ });
+  for (const line of ['show torque 1', 'show torque much 1', 'show roll 1 2', 'show mood 1', 'show motor 1 2 3'])
+    t.match(await mcu.control(line), { ok: false }, line);
   mcu.closeInput();
   await nextSample(host.link, 'mcu/joint_state');
 });

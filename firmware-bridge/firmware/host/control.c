@@ -10,6 +10,8 @@ const char CONTROL_HELP[] =
     "  freeze JOINT     report the same bits for ever\n"
     "  limit JOINT      drive the joint to 2.25 rad; the limits are -2 and 2\n"
     "  nan JOINT        report NaN as the position\n"
+    "  show WHAT VALUE  report VALUE as roll [rad] or charge [0 to 1]\n"
+    "  show WHAT VALUE JOINT   report VALUE as position [rad], velocity [rad/s], torque [N m] or motor [C]\n"
     "  estop on|off     press or release the emergency stop\n"
     "  drop P           lose each sent byte with probability P\n"
     "  corrupt P        flip one bit of each sent byte with probability P\n"
@@ -59,6 +61,29 @@ static const char *joint_line(machine *it, const char *verb, const char *word) {
   return NULL;
 }
 
+static const char *show_line(machine *it, const char *what, const char *value_word, const char *joint_word) {
+  static const struct {
+    const char *what;
+    sim_quantity quantity;
+    bool is_joints;
+  } QUANTITIES[] = {{"position", SIM_POSITION, true}, {"velocity", SIM_VELOCITY, true}, {"torque", SIM_TORQUE, true},
+                    {"motor", SIM_MOTOR, true},       {"roll", SIM_ROLL, false},        {"charge", SIM_CHARGE, false}};
+  if (what == NULL || value_word == NULL) return "say show WHAT VALUE";
+  char *end = NULL;
+  const double value = strtod(value_word, &end);
+  if (end == value_word || *end != '\0') return "VALUE must be a number";
+  for (size_t i = 0; i < sizeof QUANTITIES / sizeof QUANTITIES[0]; i += 1) {
+    if (strcmp(what, QUANTITIES[i].what) != 0) continue;
+    size_t joint = 0;
+    if (QUANTITIES[i].is_joints ? joint_word == NULL || !find_joint(it, joint_word, &joint) : joint_word != NULL) {
+      return "JOINT is no name or index of a joint, or WHAT has none";
+    }
+    sim_show(&it->robot, QUANTITIES[i].quantity, value, joint);
+    return NULL;
+  }
+  return "WHAT must be position, velocity, torque, motor, roll or charge";
+}
+
 static const char *bare_line(machine *it, const char *verb) {
   if (strcmp(verb, "silent") == 0) {
     it->port.is_silent = true;
@@ -79,6 +104,12 @@ const char *control_do(machine *it, char *text) {
   const char *verb = strtok_r(text, " \t\r", &rest);
   const char *word = strtok_r(NULL, " \t\r", &rest);
   if (verb == NULL) return NULL; /* an empty line */
+  if (strcmp(verb, "show") == 0) {
+    const char *value = strtok_r(NULL, " \t\r", &rest);
+    const char *joint = strtok_r(NULL, " \t\r", &rest);
+    if (strtok_r(NULL, " \t\r", &rest) != NULL) return "too many words";
+    return show_line(it, word, value, joint);
+  }
   if (strtok_r(NULL, " \t\r", &rest) != NULL) return "too many words";
   if (strcmp(verb, "overheat") == 0 || strcmp(verb, "cool") == 0 || strcmp(verb, "freeze") == 0 ||
       strcmp(verb, "limit") == 0 || strcmp(verb, "nan") == 0) {

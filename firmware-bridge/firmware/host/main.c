@@ -130,7 +130,8 @@ static void do_control_line(char *text) {
   }
   copy[kept] = '\0';
   const char *problem = control_do(&it, text);
-  if (problem == NULL) say("{\"event\":\"control\",\"line\":\"%s\",\"ok\":true}", copy);
+  const unsigned long long done_us = (unsigned long long)now_us(NULL);
+  if (problem == NULL) say("{\"event\":\"control\",\"line\":\"%s\",\"ok\":true,\"mono_us\":%llu}", copy, done_us);
   else say("{\"event\":\"control\",\"line\":\"%s\",\"ok\":false,\"problem\":\"%s\"}", copy, problem);
 }
 

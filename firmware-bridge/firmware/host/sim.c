@@ -178,6 +178,36 @@ static void read_joint(sim *robot, size_t i, omcu_sensors *out) {
   if (robot->is_nan[i]) out->position_rad[i] = NAN;
 }
 
+static void show(const sim *robot, omcu_sensors *out) {
+  const float value = (float)robot->shown_value;
+  const size_t joint = robot->shown_joint;
+  switch (robot->shown) {
+    case SIM_NOTHING:
+      return;
+    case SIM_POSITION:
+      out->position_rad[joint] = value;
+      return;
+    case SIM_VELOCITY:
+      out->velocity_radps[joint] = value;
+      return;
+    case SIM_TORQUE:
+      out->torque_nm[joint] = value;
+      return;
+    case SIM_MOTOR:
+      out->motor_c[joint] = value;
+      return;
+    case SIM_ROLL:
+      out->orientation[0] = (float)sin(robot->shown_value / 2);
+      out->orientation[1] = 0;
+      out->orientation[2] = 0;
+      out->orientation[3] = (float)cos(robot->shown_value / 2);
+      return;
+    case SIM_CHARGE:
+      out->state_of_charge = value;
+      return;
+  }
+}
+
 void sim_read(sim *robot, omcu_sensors *out) {
   for (size_t i = 0; i < robot->joint_count; i += 1) read_joint(robot, i, out);
   /* The trunk sways with the motion, by a degree. */
@@ -205,6 +235,7 @@ void sim_read(sim *robot, omcu_sensors *out) {
   out->sensor_c[0] = (float)(robot->battery_c + noise(robot, 0.05));
   out->sensor_c[1] = (float)(robot->board_c + noise(robot, 0.05));
   out->sensor_c[2] = (float)(AMBIENT_C + noise(robot, 0.05));
+  show(robot, out);
   out->is_fault_injected = sim_has_fault(robot);
 }
 
@@ -228,7 +259,16 @@ bool sim_fault(sim *robot, uint8_t fault, size_t joint) {
   }
 }
 
+bool sim_show(sim *robot, sim_quantity quantity, double value, size_t joint) {
+  if (joint >= robot->joint_count) return false;
+  robot->shown = quantity;
+  robot->shown_value = value;
+  robot->shown_joint = joint;
+  return true;
+}
+
 void sim_clear_faults(sim *robot) {
+  robot->shown = SIM_NOTHING;
   memset(robot->is_overheating, 0, sizeof robot->is_overheating);
   memset(robot->is_frozen, 0, sizeof robot->is_frozen);
   memset(robot->is_nan, 0, sizeof robot->is_nan);
@@ -246,6 +286,7 @@ bool sim_cool(sim *robot, size_t joint) {
 }
 
 bool sim_has_fault(const sim *robot) {
+  if (robot->shown != SIM_NOTHING) return true;
   for (size_t i = 0; i < robot->joint_count; i += 1) {
     if (robot->is_overheating[i] || robot->is_frozen[i] || robot->is_past_limit[i] || robot->is_nan[i]) return true;
   }

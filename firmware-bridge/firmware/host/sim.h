@@ -9,6 +9,17 @@
 #define SIM_MOTOR_HOT_C 85.0f
 #define SIM_SENSOR_COUNT 3u
 
+/** What a sensor can be made to show instead of what there is. */
+typedef enum {
+  SIM_NOTHING,
+  SIM_POSITION,
+  SIM_VELOCITY,
+  SIM_TORQUE,
+  SIM_MOTOR,
+  SIM_ROLL,
+  SIM_CHARGE,
+} sim_quantity;
+
 typedef struct {
   uint32_t random_state;
   size_t joint_count;
@@ -33,6 +44,9 @@ typedef struct {
   bool is_frozen[OMCU_JOINTS_MAX];
   bool is_past_limit[OMCU_JOINTS_MAX];
   bool is_nan[OMCU_JOINTS_MAX];
+  sim_quantity shown;
+  size_t shown_joint;
+  double shown_value;
   float frozen_position_rad[OMCU_JOINTS_MAX];
   float frozen_velocity_radps[OMCU_JOINTS_MAX];
   float frozen_torque_nm[OMCU_JOINTS_MAX];
@@ -49,6 +63,8 @@ void sim_advance(sim *robot, uint64_t now_us);
 void sim_read(sim *robot, omcu_sensors *out);
 /** OMCU_FAULT_OVERHEAT, FREEZE, LIMIT or NAN of one joint. False when there is no such joint or fault. */
 bool sim_fault(sim *robot, uint8_t fault, size_t joint);
+/** Lets one sensor show a value from now on; of joint `joint` where the quantity is a joint's. */
+bool sim_show(sim *robot, sim_quantity quantity, double value, size_t joint);
 void sim_clear_faults(sim *robot);
 /** Puts a motor back to the temperature of the room, so that nobody has to wait for it. */
 bool sim_cool(sim *robot, size_t joint);

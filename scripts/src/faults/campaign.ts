@@ -1,3 +1,5 @@
+import { quantile } from '../bench/measure.ts';
+
 /** How a campaign is to be run. Trial i has the seed `seed + i`, so that a failing one is repeated alone. */
 export interface CampaignPlan {
   readonly count: number;
@@ -48,15 +50,19 @@ export async function runTrials(
     try {
       await trial(seed, index);
     } catch (error) {
-      const what = error instanceof Error ? (error.stack ?? error.message) : String(error);
-      failures.push({ seed, what });
-      if (failures.length <= FAILURES_TOLD_MAX) plan.say(`seed ${seed} failed: ${what}`);
+      failTrial(plan, failures, seed, error instanceof Error ? (error.stack ?? error.message) : String(error));
     }
     count += 1;
     if (count % Math.max(1, Math.floor(plan.count / 10)) === 0)
       plan.say(`${count} of ${plan.count}, ${failures.length} failed`);
   }
   return { count, failures };
+}
+
+/** Notes a failure, and tells it when there are not too many yet. */
+export function failTrial(plan: CampaignPlan, failures: Failure[], seed: number, what: string): void {
+  failures.push({ seed, what });
+  if (failures.length <= FAILURES_TOLD_MAX) plan.say(`seed ${seed} failed: ${what}`);
 }
 
 /** @throws Error with the sentence when it does not hold. */
@@ -78,8 +84,6 @@ export function histogram(name: string, valuesMs: readonly number[], edgesMs: re
 
 /** "p50 3.1, p99 9.8, p99.9 12, max 14" of latencies in milliseconds. */
 export function quantiles(valuesMs: readonly number[]): string {
-  const sorted = [...valuesMs].sort((a, b) => a - b);
-  const at = (share: number): string =>
-    (sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))] ?? Number.NaN).toFixed(1);
-  return `p50 ${at(0.5)}, p99 ${at(0.99)}, p99.9 ${at(0.999)}, max ${(sorted.at(-1) ?? Number.NaN).toFixed(1)} ms`;
+  const at = (share: number): string => quantile(valuesMs, share).toFixed(1);
+  return `p50 ${at(0.5)}, p99 ${at(0.99)}, p99.9 ${at(0.999)}, max ${at(1)} ms`;
 }

@@ -1,18 +1,18 @@
 import type { Campaign } from './campaign.ts';
 import { fullDisks } from './full-disks.ts';
-import { hostDeaths } from './host-deaths.ts';
+import { hostDeaths, nuisanceStops } from './host-deaths.ts';
 import { identities } from './identities.ts';
 import { engineFaults, kills } from './kills.ts';
 import { latchSlots } from './latches.ts';
 import { simulation } from './simulation.ts';
 import { flippedBits, tornJournals } from './torn.ts';
-import { tripsFifo, tripsOther } from './trips.ts';
+import { TRIPS } from './trips.ts';
 
 /** All campaigns, in the order in which they are run. */
 export const CAMPAIGNS: readonly Campaign[] = [
   hostDeaths,
-  tripsFifo,
-  tripsOther,
+  nuisanceStops,
+  ...TRIPS,
   kills,
   engineFaults,
   tornJournals,

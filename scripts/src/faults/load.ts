@@ -12,6 +12,10 @@ export class Load {
   /** Of the one that writes, which has no time to tidy up. */
   readonly #dir = newDiskFolder('load');
 
+  /** For the page. */
+  static readonly words =
+    `Load: ${cpus().length} spinning processes, one that commits 100 samples at a time to SQLite and one that sends 64 kB messages over MQTT, all at nice 10, beside whatever else the machine did.`;
+
   static start(secondsMax: number): Load {
     const load = new Load();
     const kinds = [...cpus().map(() => 'cpu'), 'sqlite', 'mqtt'];

@@ -7,8 +7,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { GuardLink, type GuardStatus, type Transition } from '@outrider/edge-agent/guard/guard-link';
 import { commissionLatchStore } from '@outrider/edge-agent/guard/latch-store';
+import { CAUSE_IDS } from '@outrider/shared/failsafe/rules';
 import { systemClock } from '@outrider/shared/time';
 import { repositoryRoot } from '../stack.ts';
+import { BODY_SETTINGS, RobotBody } from './robot-body.ts';
 import { newDiskFolder, openOutbox, removeFolder, silent } from './sim-edge.ts';
 
 const FIRMWARE = join(repositoryRoot, 'firmware-bridge/firmware/build/outrider-mcu');
@@ -26,9 +28,20 @@ export interface McuChange {
   readonly mono_us: number;
 }
 
+/** What the firmware answered to a control line. */
+interface McuAnswer {
+  readonly ok: boolean;
+  readonly problem?: string;
+  readonly mono_us: number;
+}
+
 /** Whether this user may schedule in real time. */
 export const canSchedule = spawnSync('chrt', ['--fifo', '1', 'true']).status === 0;
-const DWELL_CAUSES = ['estop', 'guard_fault', 'mcu_silent', 'mcu_fault', 'source_stale', 'agent_stuck'];
+const DWELL_MS = 20;
+/** Joints that trials are made with; the firmware's own names. */
+export const MCU_JOINTS = ['yaw', 'roll', 'pitch'].flatMap((axis) => [`left_hip_${axis}`, `right_hip_${axis}`]);
+MCU_JOINTS.push('left_knee_pitch', 'right_knee_pitch', 'waist_yaw', 'waist_roll', 'left_elbow', 'neck_yaw');
+const MCU_LIMITS = { position_min_rad: -2, position_max_rad: 2, velocity_max_radps: 6, effort_max_nm: 60 };
 const PATIENCE_MS = 10_000;
 
 /** The real firmware on a pty, the real guard process, and in this process an agent that keeps what it hears. */
@@ -36,8 +49,11 @@ export class McuRig {
   readonly changes: McuChange[] = [];
   readonly transitions: Transition[] = [];
   readonly log: string[] = [];
+  readonly #controls: McuAnswer[] = [];
   link!: GuardLink;
   guard!: ChildProcess;
+  /** What the agent itself measures. */
+  body!: RobotBody;
   readonly #dir = newDiskFolder('mcu');
   readonly #outbox = openOutbox(join(this.#dir, 'outbox'), systemClock, 64 * 1024 * 1024);
   readonly #stop = new AbortController();
@@ -51,7 +67,6 @@ export class McuRig {
     const rig = new McuRig();
     try {
       await rig.#startMcu();
-      const dwell = [...DWELL_CAUSES, 'mechanical_lock'].map((cause) => [cause, 20]);
       const config = {
         robot: { id: 'RB-FAULTS' },
         state_dir: rig.#dir,
@@ -60,7 +75,9 @@ export class McuRig {
         failsafe: {
           accept_looser: true,
           looser_reason: 'a simulated robot that is recovered thousands of times',
-          clear_dwell_ms: Object.fromEntries(dwell),
+          clear_dwell_ms: Object.fromEntries(CAUSE_IDS.map((cause) => [cause, DWELL_MS])),
+          ...BODY_SETTINGS,
+          joints: { ...BODY_SETTINGS.joints, ...Object.fromEntries(MCU_JOINTS.map((name) => [name, MCU_LIMITS])) },
         },
         guard: { scheduling },
       };
@@ -112,9 +129,14 @@ export class McuRig {
     else if (existsSync(hidden)) renameSync(hidden, this.#line);
   }
 
-  /** A line for the simulated robot: `overheat 3`, `estop on`. */
-  control(line: string): void {
+  /** A line for the simulated robot: `overheat 3`, `estop on`. @returns When it was done. [µs] */
+  async control(line: string): Promise<number> {
+    const seen = this.#controls.length;
     this.#mcu?.stdin?.write(`${line}\n`);
+    const done = await this.until(`the answer to ${line}`, () => this.#controls[seen]);
+    this.#controls.length = 0;
+    if (!done.ok) throw new Error(`${line}: ${done.problem}`);
+    return done.mono_us;
   }
 
   /** Polls until something is there. @throws Error that names what did not come. */
@@ -159,6 +181,7 @@ export class McuRig {
 
   async close(): Promise<void> {
     this.#stop.abort();
+    this.body?.close();
     await this.#linkDone;
     await this.#outboxDone;
     this.#outbox.close();
@@ -177,8 +200,9 @@ export class McuRig {
     const mcu = spawn(command as string, [...first, '--link', this.#line], { stdio: ['pipe', 'pipe', 'inherit'] });
     this.#mcu = mcu;
     createInterface({ input: mcu.stdout }).on('line', (line) => {
-      const said = JSON.parse(line) as McuChange & { readonly event: string };
+      const said = JSON.parse(line) as McuChange & McuAnswer & { readonly event: string };
       if (said.event === 'state') this.changes.push(said);
+      if (said.event === 'control') this.#controls.push(said);
     });
     await this.until('the pty', () => existsSync(this.#line));
   }
@@ -196,6 +220,10 @@ export class McuRig {
       this.#outbox.appendSample(sample);
       this.#samples += 1;
       this.link.progress(this.#samples);
+    });
+    this.body = new RobotBody((sample) => {
+      this.#outbox.appendSample(sample);
+      this.link.report(sample);
     });
     this.link.onTransition(async (transition) => {
       this.transitions.push(transition);
