@@ -161,22 +161,30 @@ export class McuRig {
     });
   }
 
-  /** Recovers until it is granted, and waits for motion. */
+  /** Recovers until the robot moves. What the load has stopped before it was seen to move is recovered again. */
   async recover(): Promise<void> {
     const endMs = systemClock.monotonicMs() + PATIENCE_MS;
     for (;;) {
-      const { latchId, recoverNonce } = this.link.status() ?? {};
+      const { latchId, recoverNonce, phase } = this.link.status() ?? {};
+      if (phase === 'ARMED' && this.lastChange?.motion === true) return;
       const outcome = await this.link
         .recover({ latchId: latchId ?? 0, nonce: recoverNonce ?? '', local: true, requestedBy: 'faults', traceId: '' })
         .catch((error: unknown) => ({ done: false, detail: String(error), unmet: [] as readonly string[] }));
-      if (outcome.done) break;
+      if (outcome.done && (await this.#hasMoved())) return;
       if (systemClock.monotonicMs() > endMs)
         throw new Error(
           `no recovery: ${outcome.detail}: ${outcome.unmet.join('; ')}\n${this.log.slice(-6).join('\n')}`,
         );
       await sleep(10);
     }
-    await this.until('motion', () => this.lastChange?.motion === true);
+  }
+
+  /** Waits until the robot moves; false when it was stopped again before that was seen. */
+  async #hasMoved(): Promise<boolean> {
+    return await this.until('motion', () => {
+      if (this.lastChange?.motion === true) return 'moves';
+      return this.link.status()?.phase === 'LATCHED' && 'stopped';
+    }).then((how) => how === 'moves');
   }
 
   async close(): Promise<void> {
