@@ -124,6 +124,7 @@ export const describeApi = (app: OpenAPIHono<ApiEnv>, version: string, url: stri
       license: { name: 'Apache-2.0', url: 'https://www.apache.org/licenses/LICENSE-2.0' },
     },
     servers: [{ url }],
+    externalDocs: { description: 'The event bus and the live stream, as AsyncAPI 3.0', url: `${url}/asyncapi.json` },
   });
 
 /** Which methods a path takes, for 405 and its Allow header. */

@@ -7,6 +7,7 @@ import { requireScope } from '../../identity/principal.ts';
 import type { Core } from '../core.ts';
 import { type Router, remoteAddress } from '../router.ts';
 import type { ApiContext } from '../surface.ts';
+import { registerMessageDocs } from './message-docs.ts';
 
 const HEALTH_PATHS = [
   { path: '/health', operationId: 'health' },
@@ -119,6 +120,7 @@ export function registerSystem(
       return c.body(document);
     },
   );
+  registerMessageDocs(router, core.urls, options.version);
   registerDocs(router);
 }
 
