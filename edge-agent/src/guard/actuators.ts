@@ -11,6 +11,8 @@ export interface McuView {
   readonly hasRestarted: boolean;
   /** It has confirmed ARMED since the gate last opened. */
   readonly hasArmed: boolean;
+  /** It was told to hold, and not to let go again. */
+  readonly isHoldWanted?: boolean;
   /** Its own emergency-stop input; `undefined` before its first status. */
   readonly isEstopPressed: boolean | undefined;
   readonly framesOk: number;

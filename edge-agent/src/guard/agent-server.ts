@@ -146,6 +146,10 @@ export class AgentServer {
     this.#send({ commandResult });
   }
 
+  sendProgress(commandProgress: outrider.v1.GuardCommandProgress.$Properties): void {
+    this.#send({ commandProgress });
+  }
+
   /** Stops listening. The last messages still leave. */
   async close(): Promise<void> {
     const client = this.#client;

@@ -1,4 +1,5 @@
 import { connect, type Socket } from 'node:net';
+import { COMMAND_TIMEOUT_MS as COMMAND_TIMEOUT } from '@outrider/shared/command';
 import { DomainError } from '@outrider/shared/errors';
 import type { FailsafeMode } from '@outrider/shared/failsafe/modes';
 import { newId } from '@outrider/shared/ids';
@@ -8,6 +9,7 @@ import { aborted, Backoff, pause, type Service } from '@outrider/shared/service'
 import type { Sample } from '@outrider/shared/telemetry';
 import type { Clock } from '@outrider/shared/time';
 import { encodeFrame, FrameReader, type GuardFrame } from './framing.ts';
+import type { GuardConfig } from './guard-config.ts';
 import { GuardProcess } from './guard-process.ts';
 import { SampleUnpacker, signalReport } from './sample-wire.ts';
 
@@ -21,6 +23,8 @@ export interface CommandOutcome {
   readonly latchId: number;
   /** Unmet conditions of a recovery, one sentence each. */
   readonly unmet: readonly string[];
+  /** Of an execution: how it ended. */
+  readonly outcome?: string;
 }
 
 export interface TriggerRequest {
@@ -30,6 +34,15 @@ export interface TriggerRequest {
   readonly requestedBy: string;
   readonly traceId: string;
   readonly local: boolean;
+}
+
+/** Something for the actuators. */
+export interface ExecuteRequest {
+  readonly commandId: string;
+  readonly order: outrider.v1.CommandOrder.$Properties;
+  readonly motionEpoch: number;
+  readonly requestedBy: string;
+  readonly traceId: string;
 }
 
 export interface RecoverRequest {
@@ -54,7 +67,7 @@ export interface PlaceReport {
 export interface GuardLinkOptions {
   readonly socketPath: string;
   /** Configuration to start a guard with when none is there; left out when others start it (systemd). */
-  readonly spawnConfigPath?: string;
+  readonly spawnConfig?: GuardConfig;
   readonly agentBootId: string;
   /** Highest transition that is on disk here. */
   readonly transitionsStored: () => number;
@@ -74,6 +87,7 @@ interface Waiting {
   readonly resolve: (outcome: CommandOutcome) => void;
   readonly reject: (error: DomainError) => void;
   readonly timer: NodeJS.Timeout;
+  readonly onProgress: ((progress: number) => void) | undefined;
 }
 
 /**
@@ -98,8 +112,8 @@ export class GuardLink implements Service {
 
   constructor(options: GuardLinkOptions) {
     this.#options = options;
-    const { spawnConfigPath, clock, log } = options;
-    this.#process = spawnConfigPath === undefined ? undefined : new GuardProcess(spawnConfigPath, clock, log);
+    const { spawnConfig, clock, log } = options;
+    this.#process = spawnConfig && new GuardProcess(spawnConfig, clock, log);
   }
 
   /** Samples of the microcontroller. One listener; it must not throw. */
@@ -159,6 +173,21 @@ export class GuardLink implements Service {
   /** Asks for a recovery; resolves when it has ended. @throws DomainError `unavailable`, `timeout`. */
   recover(request: RecoverRequest): Promise<CommandOutcome> {
     return this.#command({ verb: 'recover', commandId: newId('cmd'), ...request });
+  }
+
+  /**
+   * Has a command carried out; resolves when it has ended. Progress is told once it has begun.
+   *
+   * @throws DomainError `unavailable`, `timeout`: then nobody knows what came of it.
+   */
+  execute(request: ExecuteRequest, onProgress: (progress: number) => void): Promise<CommandOutcome> {
+    const timeoutMs = (request.order.timeoutMs || COMMAND_TIMEOUT.default) + COMMAND_TIMEOUT_MS;
+    return this.#command({ verb: 'execute', ...request }, timeoutMs, onProgress);
+  }
+
+  /** Calls off what is being carried out. */
+  cancel(targetId: string, requestedBy: string, traceId: string): Promise<CommandOutcome> {
+    return this.#command({ verb: 'cancel', commandId: newId('can'), targetId, requestedBy, traceId });
   }
 
   async run(signal: AbortSignal): Promise<void> {
@@ -229,6 +258,8 @@ export class GuardLink implements Service {
     }
     if (frame.transition) this.#take(frame.transition);
     if (frame.commandResult) this.#settle(frame.commandResult);
+    if (frame.commandProgress)
+      this.#waiting.get(frame.commandProgress.commandId ?? '')?.onProgress?.(frame.commandProgress.progress ?? 0);
   }
 
   #take(transition: Transition): void {
@@ -248,7 +279,11 @@ export class GuardLink implements Service {
     });
   }
 
-  #command(command: outrider.v1.GuardCommand.$Properties & { readonly commandId: string }): Promise<CommandOutcome> {
+  #command(
+    command: outrider.v1.GuardCommand.$Properties & { readonly commandId: string },
+    timeoutMs = COMMAND_TIMEOUT_MS,
+    onProgress?: (progress: number) => void,
+  ): Promise<CommandOutcome> {
     const { commandId } = command;
     if (!this.#socket) return Promise.reject(new DomainError('unavailable', 'the guard does not answer'));
     if (this.#waiting.size >= COMMANDS_MAX)
@@ -256,9 +291,9 @@ export class GuardLink implements Service {
     return new Promise((resolve, reject) => {
       const timer = setTimeout(() => {
         this.#waiting.delete(commandId);
-        reject(new DomainError('timeout', `the guard did not answer within ${COMMAND_TIMEOUT_MS} ms`));
-      }, COMMAND_TIMEOUT_MS);
-      this.#waiting.set(commandId, { resolve, reject, timer });
+        reject(new DomainError('timeout', `the guard did not answer within ${timeoutMs} ms`));
+      }, timeoutMs);
+      this.#waiting.set(commandId, { resolve, reject, timer, onProgress });
       this.#send({ command });
     });
   }
@@ -268,8 +303,14 @@ export class GuardLink implements Service {
     if (!waiting) return;
     this.#waiting.delete(result.commandId ?? '');
     clearTimeout(waiting.timer);
-    const { done, detail, latchId, unmet } = result;
-    waiting.resolve({ done: done ?? false, detail: detail ?? '', latchId: latchId ?? 0, unmet: unmet ?? [] });
+    const { done, detail, latchId, unmet, outcome } = result;
+    waiting.resolve({
+      done: done ?? false,
+      detail: detail ?? '',
+      latchId: latchId ?? 0,
+      unmet: unmet ?? [],
+      ...(outcome ? { outcome } : {}),
+    });
   }
 
   #failWaiting(error: DomainError): void {

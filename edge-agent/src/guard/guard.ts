@@ -9,6 +9,7 @@ import type { Clock } from '@outrider/shared/time';
 import type { SystemdNotifier } from '../systemd-notify.ts';
 import { RealActuators } from './actuators-real.ts';
 import { AgentServer } from './agent-server.ts';
+import { CommandRunner } from './command-runner.ts';
 import { Evidence } from './evidence.ts';
 import type { GuardConfig } from './guard-config.ts';
 import { Journal } from './journal.ts';
@@ -75,6 +76,7 @@ export async function runGuard({ config, clock, log, signal, notifier, onFaults 
       log,
       onSample: (sample) => {
         loop.sample(sample);
+        commandsGuarded(() => commands.sample(sample));
         evidence.agentOwes(clock.monotonicMs());
         server.sendSample(sample);
       },
@@ -103,6 +105,23 @@ export async function runGuard({ config, clock, log, signal, notifier, onFaults 
     onChange: () => setImmediate(() => sendStatus()),
   });
   const sendStatus = (): void => server.sendStatus(loop.status());
+  const commands = new CommandRunner({
+    port: line,
+    gate: () => loop.gate(),
+    limitsOf: (joint) => config.signals.joints[joint],
+    standstillRadps: config.signals.standstillRadps,
+    clock,
+    log,
+    answer: (result) => server.sendResult(result),
+    tell: (progress) => server.sendProgress(progress),
+  });
+  const commandsGuarded = (step: () => void): void => {
+    try {
+      step();
+    } catch (error) {
+      loop.fault(error);
+    }
+  };
   onFaults((error) => loop.fault(error));
   gpio.onEstop(() => loop.actuatorsChanged());
   server.serve({
@@ -120,6 +139,8 @@ export async function runGuard({ config, clock, log, signal, notifier, onFaults 
     },
     onHealth: (health) => evidence.agentHealth(healthOf(health, clock.monotonicMs())),
     onCommand: (command) => {
+      if (command.verb === 'execute' || command.verb === 'cancel')
+        return commandsGuarded(() => commands.command(command));
       if (command.verb !== 'shutdown') return loop.command(command);
       loop.shutdown();
       server.sendResult({ commandId: command.commandId ?? '', done: true, detail: 'the guard ends' });
@@ -129,6 +150,7 @@ export async function runGuard({ config, clock, log, signal, notifier, onFaults 
     onGone: () => {
       log.warn({}, 'agent.gone');
       evidence.agentGone();
+      commandsGuarded(() => commands.abandon('the agent went away'));
     },
   });
 
@@ -142,7 +164,7 @@ export async function runGuard({ config, clock, log, signal, notifier, onFaults 
   const stopping = AbortSignal.any([signal, end.signal]);
   const lineDone = line?.run(stopping) ?? Promise.resolve();
   const timers = [
-    startLoop(loop, clock, log, notifier),
+    startLoop(loop, () => commandsGuarded(() => commands.tick()), clock, log, notifier),
     every(STATUS_MS, sendStatus),
     every(REACHABLE_CHECK_MS, () => {
       void server.isReachable().then((isReachable) => {
@@ -168,13 +190,20 @@ export async function runGuard({ config, clock, log, signal, notifier, onFaults 
 }
 
 /** Rounds at fixed times: a late one does not push those after it. */
-function startLoop(loop: GuardLoop, clock: Clock, log: Logger, notifier: SystemdNotifier): () => void {
+function startLoop(
+  loop: GuardLoop,
+  afterwards: () => void,
+  clock: Clock,
+  log: Logger,
+  notifier: SystemdNotifier,
+): () => void {
   let dueMs: number = clock.monotonicMs() + LOOP_MS;
   let timer: NodeJS.Timeout;
   const round = (): void => {
     const nowMs = clock.monotonicMs();
     const lateMs = nowMs - dueMs;
     const isProven = loop.tick();
+    afterwards();
     // Nothing but a whole round proves that this process still guards.
     if (isProven) notifier.alive(nowMs);
     if (lateMs > LATE_MS) log.warn({ lateMs: Math.round(lateMs) }, 'guard.loop_late');

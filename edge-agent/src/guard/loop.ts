@@ -18,6 +18,7 @@ import type { outrider } from '@outrider/shared/messages';
 import type { Sample } from '@outrider/shared/telemetry';
 import type { Clock } from '@outrider/shared/time';
 import type { Actuators } from './actuators.ts';
+import type { Gate } from './command-runner.ts';
 import type { Evidence } from './evidence.ts';
 import type { TransitionMessage } from './journal.ts';
 
@@ -332,6 +333,18 @@ export class GuardLoop {
 
   #nowMs(): number {
     return this.#options.clock.monotonicMs();
+  }
+
+  /** What commands for the actuators must look at before each step. */
+  gate(): Gate {
+    const { gateOpen, speedFactor, inwardOnly, causes } = describe(this.#state, this.#options.policy);
+    return {
+      isOpen: gateOpen && this.#state.phase === 'ARMED' && !this.#isBroken,
+      motionEpoch: this.#state.motionEpoch,
+      speedFactor,
+      inwardOnly,
+      causes: causes.map(({ cause, detail }) => (detail ? `${cause}: ${detail}` : cause)).join('; '),
+    };
   }
 
   /** What the agent is told of the failsafe. */

@@ -8,6 +8,7 @@ import { aborted, Backoff, pause, type Service } from '@outrider/shared/service'
 import type { Sample } from '@outrider/shared/telemetry';
 import type { Clock } from '@outrider/shared/time';
 import type { McuView } from './actuators.ts';
+import type { MotionPort } from './command-runner.ts';
 
 /** How the microcontroller's own words map on the failsafe's. Disarmed after a boot is stopped too. */
 const STATES: Readonly<Record<LinkState, McuState>> = {
@@ -31,7 +32,7 @@ export interface McuLineOptions {
 }
 
 /** The line to the microcontroller: opens it, opens it again when it goes away, and keeps what is known. */
-export class McuLine implements Service {
+export class McuLine implements Service, MotionPort {
   readonly name = 'mcu-line';
   readonly #options: McuLineOptions;
   #link: McuLink | undefined;
@@ -40,6 +41,7 @@ export class McuLine implements Service {
   #bootNonce: number | undefined;
   #hasRestarted = false;
   #hasArmed = false;
+  #isHeld = false;
   #isEstopPressed: boolean | undefined;
   #framesOk = 0;
   #framesBad = 0;
@@ -57,6 +59,7 @@ export class McuLine implements Service {
       lastFrameMs: this.#lastFrameMs,
       hasRestarted: this.#hasRestarted,
       hasArmed: this.#hasArmed,
+      isHoldWanted: this.#isHeld,
       isEstopPressed: this.#isEstopPressed,
       framesOk: this.#framesOk + (stats?.framesOk ?? 0),
       framesBad: this.#framesBad + badFrames(stats),
@@ -71,16 +74,50 @@ export class McuLine implements Service {
   /** Tells the microcontroller twice: by a heartbeat with the gate closed and by a stop that is acknowledged. */
   stop(motionEpoch: number): Promise<CommandOutcome> {
     const link = this.#link;
-    if (!link) return Promise.resolve({ kind: 'failed', reason: 'not_connected' });
+    if (!link) return Promise.resolve(NOT_CONNECTED);
     link.sendHeartbeat({ gateOpen: false, motionEpoch });
     return link.stop();
   }
 
+  get jointNames(): readonly string[] | undefined {
+    return this.#link?.isConnected ? this.#link.hello?.jointNames : undefined;
+  }
+
+  get isHeld(): boolean {
+    return this.#isHeld;
+  }
+
+  setpoints(positionRad: Float64Array, motionEpoch: number): Promise<CommandOutcome> {
+    return this.#link?.setpoints(positionRad, { motionEpoch }) ?? Promise.resolve(NOT_CONNECTED);
+  }
+
+  async hold(): Promise<CommandOutcome> {
+    const link = this.#link;
+    if (!link) return NOT_CONNECTED;
+    const wasHeld = this.#isHeld;
+    // Before it is sent, so that its going to HOLD is no surprise.
+    this.#isHeld = true;
+    const outcome = await link.hold();
+    // One that was not heard of may have been done: then it holds.
+    if (outcome.kind === 'refused') this.#isHeld = wasHeld;
+    return outcome;
+  }
+
+  async release(motionEpoch: number): Promise<CommandOutcome> {
+    const outcome = (await this.#link?.release({ motionEpoch })) ?? NOT_CONNECTED;
+    if (outcome.kind !== 'accepted') return outcome;
+    // The answer says the state after it; the last echo may be older.
+    this.#noteState(outcome.state);
+    this.#isHeld = false;
+    return outcome;
+  }
+
   async arm(motionEpoch: number): Promise<CommandOutcome> {
     this.#hasArmed = false;
+    this.#isHeld = false;
     this.#hasRestarted = false;
     const link = this.#link;
-    if (!link?.isConnected) return { kind: 'failed', reason: 'not_connected' };
+    if (!link?.isConnected) return NOT_CONNECTED;
     link.sendHeartbeat({ gateOpen: true, motionEpoch });
     return link.arm({ motionEpoch });
   }
@@ -171,6 +208,8 @@ export class McuLine implements Service {
     this.#options.onChange();
   }
 }
+
+const NOT_CONNECTED: CommandOutcome = { kind: 'failed', reason: 'not_connected' };
 
 const badFrames = (stats: McuLink['stats'] | undefined): number =>
   stats ? stats.crcBad + stats.cobsBad + stats.malformed : 0;

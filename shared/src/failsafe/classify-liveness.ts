@@ -62,6 +62,8 @@ export interface McuFacts {
   readonly hasRestarted: boolean;
   /** It has confirmed ARMED since the gate opened. */
   readonly hasArmed: boolean;
+  /** The guard has told it to hold, and not to let go again. */
+  readonly isHoldWanted?: boolean;
 }
 
 /** Whether the microcontroller does what the guard's phase wants of it. */
@@ -82,6 +84,7 @@ export function classifyMcu(
   if (phase === 'ARMED') {
     if (facts.hasRestarted) return { ...base, verdict: 'severe', detail: 'it restarted while armed' };
     if (facts.state === 'ARMED') return { ...base, verdict: 'clear', detail: '' };
+    if (facts.state === 'HOLDING' && facts.isHoldWanted === true) return { ...base, verdict: 'clear', detail: '' };
     if (facts.hasArmed) return { ...base, verdict: 'severe', detail: `it went to ${facts.state} by itself` };
     return isLate
       ? { ...base, verdict: 'severe', detail: `it did not arm within ${limits.mcuReactionMs} ms` }
