@@ -41,7 +41,7 @@ const SETTINGS = {
   httpPort: port(8080),
   httpsPort: port(8443),
   mqttPort: port(8883),
-  /** Kept free for service-to-service calls. */
+  /** gRPC over mutual TLS, for service-to-service calls. */
   grpcPort: port(50_051),
   /** How callers reach us when it is not where we listen: behind a proxy, or by name. */
   publicUrl: urlOf('http', 'https').optional(),
@@ -121,6 +121,8 @@ export function readConfig(
     const value = options[name as ConfigName] ?? environment[variable];
     if (value !== undefined && value !== '') given[name] = value;
   }
+  // Whoever takes any HTTP port runs beside others of us, so no other port may be fixed by default.
+  if (Number(given['httpPort']) === 0) given['grpcPort'] ??= 0;
   const parsed = Config.safeParse(given);
   if (!parsed.success) {
     const lines = parsed.error.issues.map((issue) => {

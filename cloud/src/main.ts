@@ -17,6 +17,7 @@ import { CertificateRegistry } from './certificates/registry.ts';
 import type { Config } from './config.ts';
 import { EventPublisher } from './events/publisher.ts';
 import { InstructionKeys } from './failsafe/instruction-keys.ts';
+import { GrpcServer } from './grpc/server.ts';
 import { bootstrap } from './identity/bootstrap.ts';
 import { type Database, openDatabase } from './storage/database.ts';
 import { SqlEventLog } from './storage/event-store.ts';
@@ -148,12 +149,24 @@ export async function serve(config: Config, signal: AbortSignal): Promise<void> 
     const listen = { host: config.host, fetch: api.app.fetch, log };
     const http = new HttpServer({ ...listen, name: 'http', port: config.httpPort });
     const https = new HttpServer({ ...listen, name: 'https', port: config.httpsPort, tls: { cert, key } });
-    for (const server of [http, https]) {
+    const grpc = new GrpcServer({
+      host: config.host,
+      port: config.grpcPort,
+      core: api.core,
+      clients: clientCertificates,
+      metrics,
+      tls: { cert, key, caPem: authority.caPem },
+      log,
+    });
+    for (const server of [http, https, grpc]) {
       await server.listen();
       open.unshift(server);
     }
     await startBus(bus, config);
-    const ready = describeReady(config, { http: http.port, https: https.port, mqtt: mqttPortOf(bus) });
+    const ready = describeReady(config, {
+      ...{ http: http.port, https: https.port, grpc: grpc.port },
+      mqtt: mqttPortOf(bus),
+    });
     urls = {
       http: config.publicUrl?.replace(/\/+$/, '') ?? ready.http_url,
       mqtt: config.publicMqttUrl ?? ready.mqtt_url,
@@ -217,12 +230,13 @@ const mqttPortOf = (bus: Bus): number | undefined => (bus instanceof EmbeddedBro
 
 function describeReady(
   config: Config,
-  ports: { http: number; https: number; mqtt: number | undefined },
-): { http_url: string; https_url: string; mqtt_url: string } {
+  ports: { http: number; https: number; grpc: number; mqtt: number | undefined },
+): { http_url: string; https_url: string; grpc_url: string; mqtt_url: string } {
   const host = hostForUrl(config.host);
   return {
     http_url: `http://${host}:${ports.http}`,
     https_url: `https://${host}:${ports.https}`,
+    grpc_url: `grpcs://${host}:${ports.grpc}`,
     mqtt_url: ports.mqtt === undefined ? (config.mqttUrl ?? '') : `mqtts://${host}:${ports.mqtt}`,
   };
 }

@@ -13,6 +13,7 @@ import { HttpServer } from '../src/api/http-server.ts';
 import { type AssembledApi, assembleApi, assembleIdentity, type Identity } from '../src/assemble.ts';
 import type { DeviceBus, PresenceChange, Unsubscribe } from '../src/broker/bus.ts';
 import { CertificateAuthority } from '../src/certificates/authority.ts';
+import { ClientCertificates } from '../src/certificates/client-certificates.ts';
 import { CertificateRegistry } from '../src/certificates/registry.ts';
 import { InstructionKeys } from '../src/failsafe/instruction-keys.ts';
 import type { AuthMode } from '../src/identity/authenticator.ts';
@@ -96,6 +97,9 @@ export interface Harness {
   readonly url: string;
   readonly tlsUrl: string;
   readonly caPem: string;
+  readonly authority: CertificateAuthority;
+  readonly clientCertificates: ClientCertificates;
+  readonly metrics: Registry;
   readonly bus: ScriptedBus;
   readonly api: AssembledApi;
   readonly identity: Identity;
@@ -190,6 +194,9 @@ export async function startHarness(
     url,
     tlsUrl: `https://127.0.0.1:${https.port}`,
     caPem: authority.caPem,
+    authority,
+    clientCertificates: new ClientCertificates({ database, authority, clock, log }),
+    metrics,
     bus,
     api,
     identity,

@@ -59,6 +59,7 @@ t.test('serve starts on nothing but a folder, serves, and ends when it is told t
     http_url: /^http:\/\/127\.0\.0\.1:\d+$/,
     https_url: /^https:/,
     mqtt_url: /^mqtts:/,
+    grpc_url: /^grpcs:\/\/127\.0\.0\.1:\d+$/,
     ca_file: join(state, 'ca.pem'),
     pid: server.child.pid,
     ca_sha256: /^[0-9a-f]{64}$/,

@@ -3,6 +3,7 @@ export interface CloudReady {
   readonly http_url: string;
   readonly https_url: string;
   readonly mqtt_url: string;
+  readonly grpc_url: string;
   readonly ca_file: string;
   readonly pid: number;
 }

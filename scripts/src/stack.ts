@@ -56,6 +56,8 @@ export interface RobotOptions {
   readonly replay?: Replay;
   /** Further settings of edge.yaml. */
   readonly settings?: Readonly<Record<string, unknown>>;
+  /** Added to the agent's environment. */
+  readonly env?: Readonly<Record<string, string>>;
 }
 
 export interface Robot {
@@ -109,9 +111,10 @@ export class Stack {
     const args = [CLOUD, 'serve', '--state-dir', home, '--ready-file', readyFile, ...(options.extraArgs ?? [])];
     if (options.httpPort === 0) {
       const portsFile = join(this.#options.stateDir, `${name}-ports.json`);
-      const ports = existsSync(portsFile) ? readJson<number[]>(portsFile) : await freePorts(3);
+      const ports = existsSync(portsFile) ? readJson<number[]>(portsFile) : await freePorts(4);
       writeJson(portsFile, ports);
-      args.push('--http-port', String(ports[0]), '--https-port', String(ports[1]), '--mqtt-port', String(ports[2]));
+      for (const [index, option] of ['--http-port', '--https-port', '--mqtt-port', '--grpc-port'].entries())
+        args.push(option, String(ports[index] ?? 0));
     } else if (options.httpPort !== undefined) args.push('--http-port', String(options.httpPort));
     writeFileSync(readyFile, '');
     const child = this.start(name, process.execPath, args, options.env);
@@ -160,7 +163,7 @@ export class Stack {
       );
     }
     if (!existsSync(join(home, 'state', 'identity', 'robot.crt'))) await this.enroll(configFile, apiKey);
-    const edge = this.start(`edge-${robotId}`, process.execPath, [EDGE, 'run', '--config', configFile]);
+    const edge = this.start(`edge-${robotId}`, process.execPath, [EDGE, 'run', '--config', configFile], options.env);
     return { robotId, home, configFile, apiKey, edge, mcu };
   }
 

@@ -44,10 +44,10 @@ async function main(options: Options): Promise<void> {
     const first = robots[0];
     if (first) pids['guard'] = await guardPid(stack, first);
     publishDev = () => {
-      const { http_url, https_url, mqtt_url, ca_file } = cloud.ready;
+      const { http_url, https_url, mqtt_url, grpc_url, ca_file } = cloud.ready;
       const { client_id, client_secret, admin_user, admin_password } = cloud.bootstrap;
       writeJson(join(stateDir, 'dev.json'), {
-        ...{ http_url, https_url, mqtt_url, grpc_url: null, ca_file },
+        ...{ http_url, https_url, mqtt_url, grpc_url, ca_file },
         ...{ client_id, client_secret, admin_user, admin_password },
         robot_id: first?.robotId ?? null,
         robot_api_key: first?.apiKey ?? null,
@@ -131,6 +131,7 @@ Outrider is up.
   HTTP   ${cloud.http_url}   (documentation of the API: ${cloud.http_url}/docs)
   HTTPS  ${cloud.https_url}   (its CA: ${cloud.ca_file})
   MQTT   ${cloud.mqtt_url}
+  gRPC   ${cloud.grpc_url}   (with a certificate: outrider-cloud service-client issue)
   robots ${robots.map((robot) => robot.robotId).join(', ') || 'none'}
   logs   ${join(stateDir, 'logs')}
   all of this and the secrets: ${join(stateDir, 'dev.json')}
@@ -162,7 +163,11 @@ const wholeNumber = (text: string): number => {
 await new Command('npm run up --')
   .description('Starts the control plane and a robot on this machine, and stays up until Ctrl-C.')
   .option('--state-dir <dir>', 'where everything is kept; delete it to start afresh', join(repositoryRoot, '.outrider'))
-  .option('--http-port <n>', 'HTTP port; 0 takes any free ports, for HTTPS and MQTT too (default: 8080)', wholeNumber)
+  .option(
+    '--http-port <n>',
+    'HTTP port; 0 takes any free ports, for HTTPS, MQTT and gRPC too (default: 8080)',
+    wholeNumber,
+  )
   .option('--no-robot', 'only the control plane')
   .option('--robots <n>', 'how many robots, from RB-1022 on', wholeNumber, 1)
   .option('--replay <file>', 'feed a recording (MCAP, .db3, CSV) through the edge agent instead of the firmware')

@@ -77,7 +77,7 @@ export const TelemetryEvent = z
   .openapi('TelemetryEvent');
 
 const TelemetryEvents = z.array(TelemetryEvent).min(1).max(EVENTS_MAX);
-const TelemetryEnvelope = z.strictObject({ events: TelemetryEvents });
+export const TelemetryEnvelope = z.strictObject({ events: TelemetryEvents });
 export const TelemetryBatch = z.union([TelemetryEvent, TelemetryEvents, TelemetryEnvelope]);
 
 /** Which of the three shapes the input is meant to be. */

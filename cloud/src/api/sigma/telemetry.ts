@@ -35,7 +35,7 @@ export function registerTelemetry(router: Router, core: Core): void {
       const isSingle = !Array.isArray(body) && !('events' in body);
       const events: WireEvent[] = Array.isArray(body) ? body : 'events' in body ? body.events : [body];
       if (isSingle) c.set('robotId', events[0]?.robot_id);
-      const receipts = await ingest(core, principal, events, c.get('requestId'), isSingle);
+      const receipts = await ingestEvents(core, principal, events, c.get('requestId'), isSingle);
       const [first] = receipts;
       if (!first) throw new DomainError('invalid', 'events is required');
       return c.json(
@@ -52,7 +52,7 @@ export function registerTelemetry(router: Router, core: Core): void {
 }
 
 /** Stores the events robot by robot and gives the receipts in the order of the events. */
-async function ingest(
+export async function ingestEvents(
   core: Core,
   principal: Principal,
   events: readonly WireEvent[],

@@ -1,0 +1,3 @@
+import './plain-numbers.ts';
+
+export { google, grpc, outrider } from '#api-messages';
