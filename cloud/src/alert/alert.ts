@@ -63,3 +63,11 @@ export interface AlertNews {
   readonly actor: string | null;
   readonly alert: Alert;
 }
+
+/** News that was just stored, with what the one who passes it on needs to know. */
+export interface FreshNews extends AlertNews {
+  /** Nobody is told of this one by itself: it is of a robot's past. */
+  readonly isLate: boolean;
+  /** When the sample or event that decided it was recorded and stored. */
+  readonly evidence?: { readonly recordedMs: number; readonly ingestedMs: number } | undefined;
+}

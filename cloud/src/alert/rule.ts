@@ -44,7 +44,12 @@ export type Condition =
       readonly eventType?: string | undefined;
       readonly comparison?: Comparison | undefined;
     }
-  | { readonly kind: 'no_data'; readonly forS: number }
+  | {
+      readonly kind: 'no_data';
+      readonly forS: number;
+      /** Absent: any telemetry. A robot that is known to be away has no missing data, it is offline. */
+      readonly streamKind?: StreamKind | undefined;
+    }
   | {
       readonly kind: 'anomaly' /** The least risk that raises it. */;
       readonly riskLevel: 'medium' | 'high' | 'critical';

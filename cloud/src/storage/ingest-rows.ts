@@ -125,7 +125,7 @@ export async function insertEvents(
        from unnest($1::int8[], $2::text[], $3::int8[], $4::text[], $5::text[], $6::float8[], $7::text[], $8::text[], $9::text[])
          as u (robot_pk, epoch, seq, event_id, type, occurred_ms, trace_id, hash, payload)
      on conflict do nothing returning robot_pk, epoch, seq)
-     insert into alert_pending (robot_pk, epoch, seq) select robot_pk, epoch, seq from stored`,
+     insert into alert_pending (robot_pk, epoch, seq) select robot_pk, epoch, seq from stored on conflict do nothing`,
     [
       rows.map(({ robot }) => robot.robotPk),
       rows.map(({ epoch }) => epoch),
