@@ -12,6 +12,10 @@ export interface Engine {
   /** Takes it away, keeping its data. */
   pause(): Promise<void>;
   resume(): Promise<void>;
+  /** Kills it without a word, children included. `resume` starts it again. */
+  kill(): Promise<void>;
+  /** Freezes it, children included, so that it is there and answers nothing. @returns Lets it go on. */
+  freeze(): () => void;
   /** Has it read its configuration again. */
   reload(): Promise<void>;
   stop(): Promise<void>;
@@ -87,6 +91,30 @@ async function end(child: ChildProcess, signal: NodeJS.Signals): Promise<void> {
   await exited;
 }
 
+/** Signals a process and its children; those that are gone meanwhile are none. */
+function signalTree(child: ChildProcess, signal: NodeJS.Signals): void {
+  const listed = execFileSync('ps', ['-o', 'pid=', '--ppid', String(child.pid), '-p', String(child.pid)]).toString();
+  for (const pid of listed.split('\n').map(Number).filter(Boolean)) {
+    try {
+      process.kill(pid, signal);
+    } catch {
+      // It has ended.
+    }
+  }
+}
+
+async function killTree(child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return;
+  const exited = once(child, 'exit');
+  signalTree(child, 'SIGKILL');
+  await exited;
+}
+
+function freezeTree(child: ChildProcess): () => void {
+  signalTree(child, 'SIGSTOP');
+  return () => signalTree(child, 'SIGCONT');
+}
+
 function isServing(port: number): boolean {
   try {
     const args = ['-q', '-h', '127.0.0.1', '-p', String(port), '-U', 'postgres'];
@@ -124,6 +152,8 @@ export async function startPostgres(options: { readonly isDurable?: boolean } = 
   return {
     url: `postgres://postgres@127.0.0.1:${port}/postgres`,
     pause: () => end(child, 'SIGINT'),
+    kill: () => killTree(child),
+    freeze: () => freezeTree(child),
     async resume() {
       child = await start();
     },
@@ -160,6 +190,8 @@ export async function startMosquitto(configPath: string, dir: string, port: numb
   return {
     url: `mqtts://127.0.0.1:${port}`,
     pause: () => end(child, 'SIGTERM'),
+    kill: () => killTree(child),
+    freeze: () => freezeTree(child),
     async resume() {
       child = await start();
     },

@@ -2,12 +2,13 @@ import { execFileSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
 import { errorMessage } from '@outrider/shared/errors';
 import { systemClock } from '@outrider/shared/time';
-import { ENGINES, type RunningEngines } from '../../test/engines.ts';
+import { ENGINES, type EngineKind, type RunningEngines } from '../../test/engines.ts';
 import { exportStream, openStack } from '../../test/rig.ts';
 import type { Cloud, Robot, Stack } from '../stack.ts';
-import { type Campaign, type CampaignPlan, type CampaignResult, must } from './campaign.ts';
+import { type Campaign, type CampaignPlan, type CampaignResult, type Failure, failTrial, must } from './campaign.ts';
 import { Random } from './random.ts';
 import { TcpProxy } from './tcp-proxy.ts';
 
@@ -15,10 +16,18 @@ const ROBOT = 'killed-1';
 const SPEED = 10;
 const ROWS_PER_SECOND = 50;
 /** Of recording per fault, so that the recording outlasts the faults. */
-const SECONDS_PER_FAULT = 1;
+const SECONDS_PER_FAULT = 0.5;
+/** Faults on one installation; then its content is judged, and the next one is set up. */
+const FAULTS_PER_ROUND = 50;
+/** Installations at once. */
+const ROUNDS_AT_ONCE = 2;
+const DATABASE_SLOW_MS = 5000;
+const CONNECT_MS_MAX = 8000;
+const DUPLICATES = fileURLToPath(new URL('./sick-uplink.js', import.meta.url));
 const SETTLE_MS_MAX = 120_000;
 
-type Deed = (world: World) => void | Promise<void>;
+/** Does one thing to the world. @returns Whether there was anything to do it to. */
+type Deed = (world: World) => boolean | Promise<boolean>;
 
 interface World {
   readonly stack: Stack;
@@ -28,12 +37,12 @@ interface World {
   readonly random: Random;
 }
 
-const kill = (pid: number | undefined): void => {
-  if (pid === undefined) return;
+/** False when there was nothing to kill: it is being started again. */
+const kill = (pid: number | undefined): boolean => {
   try {
-    process.kill(pid, 'SIGKILL');
+    return pid !== undefined && process.kill(pid, 'SIGKILL');
   } catch {
-    // It is being started again.
+    return false;
   }
 };
 
@@ -52,29 +61,108 @@ const KILLS: Readonly<Record<string, Deed>> = {
 
 const ENGINE_FAULTS: Readonly<Record<string, Deed>> = {
   ...KILLS,
-  broker: async ({ engines, random }) => await away(engines.broker, random.int(0, 1500)),
-  database: async ({ engines, random }) => await away(engines.database, random.int(0, 3000)),
+  broker: ({ engines, random }) => killed(engines.broker, random.int(0, 1500)),
+  database: ({ engines, random }) => killed(engines.database, random.int(0, 1500)),
+  restart: async ({ engines, random }) => {
+    const engine = random.pick([engines.broker, engines.database]);
+    await engine?.pause();
+    await sleep(random.int(0, 3000));
+    await engine?.resume();
+    return true;
+  },
+  slow: async ({ engines }) => {
+    const goOn = engines.database?.freeze();
+    await sleep(DATABASE_SLOW_MS);
+    goOn?.();
+    return true;
+  },
   certificate: async ({ stack, robot }) => {
     // Refused while a control plane is away: then this robot keeps the one that it has.
     await stack.enroll(robot.configFile, robot.apiKey).catch(() => undefined);
+    return true;
   },
 };
+/** Restarts, slowness and certificates are rarer than kills. */
+const RARE: readonly string[] = ['restart', 'slow', 'certificate'];
+const RARE_SHARE = 0.08;
 
-async function away(engine: RunningEngines['broker'], ms: number): Promise<void> {
-  await engine?.pause();
-  await sleep(ms);
+async function killed(engine: RunningEngines['broker'], awayMs: number): Promise<boolean> {
+  await engine?.kill();
+  await sleep(awayMs);
   await engine?.resume();
+  return true;
 }
 
-/** One recording, replayed through everything while it is being hurt: at the end every row is there once. */
-async function hurt(
+interface Hurt {
+  readonly samples: number;
+  readonly done: Record<string, number>;
+  readonly proxy: TcpProxy['counts'];
+  readonly settledMs: number;
+}
+
+/** Rounds of faults, each on an installation of its own: at the end every row is there once. */
+async function campaign(
   plan: CampaignPlan,
   engineIndex: number,
   deeds: Readonly<Record<string, Deed>>,
 ): Promise<CampaignResult> {
   const engine = ENGINES[engineIndex];
   must(engine !== undefined, 'no such engine');
-  const random = new Random(plan.seed);
+  const failures: Failure[] = [];
+  const hurts: Hurt[] = [];
+  let next = 0;
+  let count = 0;
+  const work = async (): Promise<void> => {
+    while (next < plan.count && !plan.signal.aborted) {
+      const [seed, faults] = [plan.seed + next, Math.min(FAULTS_PER_ROUND, plan.count - next)];
+      next += faults;
+      try {
+        const hurt = await round(engine, deeds, seed, faults, plan.signal);
+        hurts.push(hurt);
+        count += total(hurt.done);
+      } catch (error) {
+        count += faults;
+        failTrial(plan, failures, seed, `${errorMessage(error)} (repeat with --count ${faults})`);
+      }
+      plan.say(`${count} of ${plan.count}, ${failures.length} rounds failed`);
+    }
+  };
+  await Promise.all(Array.from({ length: ROUNDS_AT_ONCE }, work));
+  const sum = (records: readonly Record<string, number>[]): string => {
+    const all: Record<string, number> = {};
+    for (const [name, times] of records.flatMap((record) => Object.entries(record)))
+      all[name] = (all[name] ?? 0) + times;
+    return Object.entries(all)
+      .map(([name, times]) => `${name} ${times}`)
+      .join(', ');
+  };
+  const samples = hurts.reduce((all, hurt) => all + hurt.samples, 0);
+  const figures =
+    `${samples} samples in ${hurts.length} rounds, 0 lost and 0 doubled in the rounds that passed; ${sum(hurts.map(({ done }) => done))}; ` +
+    `proxy: ${sum(hurts.map(({ proxy }) => proxy))}; all there at most ` +
+    `${(Math.max(0, ...hurts.map(({ settledMs }) => settledMs)) / 1000).toFixed(0)} s after the last fault, rest of the recording included`;
+  const detail =
+    `Rounds of ${FAULTS_PER_ROUND} faults 60 to 900 ms apart, ${ROUNDS_AT_ONCE} rounds at once; a failure is one of a round. The agent's ` +
+    'uplink sends 20 % of its messages twice and 10 % again up to 3 s later. Each round replays a recording whose rows are counted and compared one by one.';
+  return { count, failures, figures, detail };
+}
+
+/** Waits for a connection through the proxy, for a while. */
+async function connected(proxy: TcpProxy): Promise<void> {
+  for (let waitedMs = 0; !proxy.isUsed && waitedMs < CONNECT_MS_MAX; waitedMs += 20) await sleep(20);
+}
+
+const total = (done: Record<string, number>): number => Object.values(done).reduce((sum, times) => sum + times, 0);
+
+/** One recording, replayed through everything while it is being hurt. @throws when a row is missing, doubled or wrong. */
+async function round(
+  engine: EngineKind,
+  deeds: Readonly<Record<string, Deed>>,
+  seed: number,
+  faults: number,
+  signal: AbortSignal,
+): Promise<Hurt> {
+  const random = new Random(seed);
   const { stack, stateDir, end } = openStack(() => undefined);
   let engines: RunningEngines | undefined;
   let proxy: TcpProxy | undefined;
@@ -86,31 +174,30 @@ async function hurt(
       systemClock.monotonicMs(),
     );
     url.port = String(proxy.port);
-    const rows = plan.count * SECONDS_PER_FAULT * SPEED * ROWS_PER_SECOND;
+    const rows = Math.ceil(faults * SECONDS_PER_FAULT * SPEED * ROWS_PER_SECOND);
     const settings = {
       sources: [recordingOf(join(stateDir, 'noise.csv'), rows)],
       cloud: { http_url: cloud.ready.https_url, mqtt_url: url.href.replace(/\/$/, ''), ca_file: cloud.ready.ca_file },
     };
     const replay = { file: join(stateDir, 'noise.csv'), speed: SPEED };
-    const robot = await stack.startRobot(cloud, { robotId: ROBOT, replay, settings });
+    const env = { NODE_OPTIONS: `--import=${DUPLICATES}`, OUTRIDER_FAULT_SEED: String(seed) };
+    const robot = await stack.startRobot(cloud, { robotId: ROBOT, replay, settings, env });
     await stack.until('the first samples', async () => (await counts(cloud)) > 0);
     const world: World = { stack, robot, clouds: engines.clouds, engines, random };
     const done: Record<string, number> = {};
-    for (let fault = 0; fault < plan.count && !plan.signal.aborted; fault += 1) {
+    while (total(done) < faults && !signal.aborted) {
       await sleep(random.int(60, 900));
+      // Otherwise a busy machine would only ever see programs die that have just begun.
+      if (random.chance(0.5)) await connected(proxy);
       if (random.chance(0.5)) void proxy.hurt();
-      const name = random.pick(Object.keys(deeds));
-      done[name] = (done[name] ?? 0) + 1;
-      await deeds[name]?.(world);
-      if ((fault + 1) % 20 === 0) plan.say(`${fault + 1} of ${plan.count}: ${JSON.stringify(done)}`);
+      const isRare = random.chance(RARE_SHARE);
+      const names = Object.keys(deeds).filter((name) => RARE.includes(name) === isRare);
+      const name = names.length > 0 ? random.pick(names) : 'agent';
+      if (await deeds[name]?.(world)) done[name] = (done[name] ?? 0) + 1;
     }
     const calmMs = systemClock.monotonicMs();
-    const failures = await settled(cloud, rows, plan);
-    const seconds = (systemClock.monotonicMs() - calmMs) / 1000;
-    const figures =
-      `${2 * rows} samples; ${JSON.stringify(done)}; proxy ${JSON.stringify(proxy.counts)}; ` +
-      `all there ${seconds.toFixed(0)} s after the last fault, rest of the recording included`;
-    return { count: plan.count, failures, figures: figures.replaceAll('"', '') };
+    await settled(cloud, rows);
+    return { samples: 2 * rows, done, proxy: proxy.counts, settledMs: systemClock.monotonicMs() - calmMs };
   } finally {
     await end();
     await proxy?.close();
@@ -118,21 +205,16 @@ async function hurt(
   }
 }
 
-async function settled(cloud: Cloud, rows: number, plan: CampaignPlan): Promise<{ seed: number; what: string }[]> {
-  const { seed } = plan;
+/** @throws when a row is missing, doubled or wrong. */
+async function settled(cloud: Cloud, rows: number): Promise<void> {
   const endMs = systemClock.monotonicMs() + SETTLE_MS_MAX + (1000 * rows) / SPEED / ROWS_PER_SECOND;
   while ((await counts(cloud)) < 2 * rows && systemClock.monotonicMs() < endMs) await sleep(200);
-  try {
-    const samples = await exportStream(cloud.client, ROBOT, 'counter');
-    const values = samples.map((sample) => sample.values['temperature']?.[0] ?? Number.NaN).sort((a, b) => a - b);
-    must(values.length === rows, `counter: ${rows} rows, ${values.length} in the cloud`);
-    for (const [row, value] of values.entries()) must(value === row, `counter: ${value} where ${row} belongs`);
-    const total = await counts(cloud);
-    must(total === 2 * rows, `${2 * rows} samples, ${total} in the cloud`);
-    return [];
-  } catch (error) {
-    return [{ seed, what: errorMessage(error) }];
-  }
+  const samples = await exportStream(cloud.client, ROBOT, 'counter');
+  const values = samples.map((sample) => sample.values['temperature']?.[0] ?? Number.NaN).sort((a, b) => a - b);
+  must(values.length === rows, `counter: ${rows} rows, ${values.length} in the cloud`);
+  for (const [row, value] of values.entries()) must(value === row, `counter: ${value} where ${row} belongs`);
+  const all = await counts(cloud);
+  must(all === 2 * rows, `${2 * rows} samples, ${all} in the cloud`);
 }
 
 async function counts(cloud: Cloud): Promise<number> {
@@ -156,17 +238,18 @@ function recordingOf(file: string, rows: number): object {
 
 export const kills: Campaign = {
   id: 'C3',
-  title: 'agent, guard and cloud killed, a proxy that cuts, stalls, splits and swallows; PGlite and aedes',
-  counts: { full: 100, short: 8 },
+  title:
+    'kill -9 of agent, guard and cloud (with broker and database in it), a proxy that cuts, stalls, splits and swallows, messages sent twice and late',
+  counts: { full: 1000, short: 8 },
   skip: ENGINES[0]?.skip ?? false,
-  run: (plan) => hurt(plan, 0, KILLS),
+  run: (plan) => campaign(plan, 0, KILLS),
 };
 
 export const engineFaults: Campaign = {
   id: 'C4',
   title:
-    'the same with broker and database restarted and away, and certificates renewed; PostgreSQL, Mosquitto, two control planes',
-  counts: { full: 80, short: 8 },
+    'kill -9 of agent, guard, two control planes, Mosquitto and PostgreSQL; restarts, a database slow for 5 s, certificates renewed; proxy and doubled messages as above',
+  counts: { full: 400, short: 8 },
   skip: ENGINES[1]?.skip ?? false,
-  run: (plan) => hurt(plan, 1, ENGINE_FAULTS),
+  run: (plan) => campaign(plan, 1, ENGINE_FAULTS),
 };

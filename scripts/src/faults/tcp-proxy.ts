@@ -37,6 +37,11 @@ export class TcpProxy {
     return typeof address === 'object' && address !== null ? address.port : 0;
   }
 
+  /** Whether anything is connected through it. */
+  get isUsed(): boolean {
+    return this.#lines.size > 0;
+  }
+
   /** Does one of the four things to every connection that is open now. */
   async hurt(): Promise<void> {
     const fault = this.#random.pick(FAULTS);
