@@ -1,0 +1,185 @@
+import { calibrate } from './calibrate.ts';
+import { fitShape, type Steps, type StreamModel, type View } from './stream-model.ts';
+import { StreamScorer } from './stream-scorer.ts';
+import { AlarmState, surprise } from './tail.ts';
+import { SignalWindows, type WindowOptions } from './windows.ts';
+
+export interface LearningSettings {
+  readonly windows: WindowOptions;
+  /** Windows whose looks are learnt, and windows after those that set the alarm level. */
+  readonly fitWindows: number;
+  readonly calibrateWindows: number;
+  /** False alarms that this stream may raise on normal data, an hour. */
+  readonly falseAlarmsPerHour: number;
+}
+
+/** What a stream's newest window says. */
+export interface StreamFinding {
+  readonly atMs: number;
+  /** 0 to 1; 0.5 is where an alarm begins. */
+  readonly anomaly: number;
+  readonly isAlarm: boolean;
+  readonly change: 'raised' | 'cleared' | undefined;
+  /** The signals that stand out, worst first. */
+  readonly suspects: readonly Suspect[];
+}
+
+export interface Suspect {
+  readonly signal: string;
+  /** 0 to 1, by itself. */
+  readonly score: number;
+  /** Since when it stands out. [ms] */
+  readonly sinceMs: number;
+}
+
+/** A signal stands out when one in so many normal windows looks like it (−log10), and until it falls below half. */
+const STANDS_OUT = 2;
+const SUSPECTS_MAX = 12;
+/** What no single signal can be blamed for. */
+const SHARED_VIEWS: readonly (readonly [View, string])[] = [
+  ['together', 'all signals together'],
+  ['novelty', 'unknown situation'],
+  ['quiet', 'all signals calmer'],
+  ['timing', 'sample timing'],
+  ['learnt', 'learnt fault pattern'],
+];
+/** Without a sample for this long, what follows is a new beginning. [ms] */
+const BREAK_MS = 30_000;
+
+/** Learns and watches one stream: first it collects, then it fits in small steps, then it judges every window. */
+export class StreamAnalyser {
+  readonly #signals: readonly string[];
+  readonly #indices: ArrayLike<number>;
+  readonly #settings: LearningSettings;
+  readonly #windows: SignalWindows;
+  readonly #since: Float64Array;
+  readonly #sharedSince = new Map<View, number>();
+  readonly #alarm = new AlarmState();
+  #collected: Float32Array[] = [];
+  #firstMs = Number.NaN;
+  #fitting: Steps<StreamModel> | undefined;
+  #model: StreamModel | undefined;
+  #scorer: StreamScorer | undefined;
+  #lastMs = Number.NaN;
+
+  /** @param model What was learnt before; used when it is about the same signals. */
+  constructor(
+    signals: readonly string[],
+    indices: ArrayLike<number>,
+    settings: LearningSettings,
+    model: StreamModel | undefined,
+  ) {
+    this.#signals = signals;
+    this.#indices = indices;
+    this.#settings = settings;
+    this.#windows = new SignalWindows(signals.length, settings.windows);
+    this.#since = new Float64Array(signals.length).fill(Number.NaN);
+    if (model && fitsSignals(model, signals)) this.#watch(model);
+  }
+
+  get model(): StreamModel | undefined {
+    return this.#model;
+  }
+
+  /** 0 to 1: how much of what learning needs is there. */
+  get progress(): number {
+    if (this.#model) return 1;
+    const { fitWindows, calibrateWindows } = this.#settings;
+    return Math.min(0.99, this.#collected.length / (fitWindows + calibrateWindows));
+  }
+
+  /**
+   * Takes a sample.
+   *
+   * @param mayLearn Whether the robot is in a state that may be taken for normal.
+   * @returns What the window says that ends with this sample, when one does and the stream is watched.
+   */
+  push(atMs: number, values: ArrayLike<number>, mayLearn: boolean): StreamFinding | undefined {
+    if (atMs - this.#lastMs > BREAK_MS || atMs < this.#lastMs) this.#windows.reset();
+    this.#lastMs = atMs;
+    const features = this.#windows.push(atMs, values, this.#indices);
+    if (!features) return undefined;
+    if (this.#model && this.#scorer) return this.#judge(this.#model, this.#scorer, features, atMs);
+    if (this.#fitting) this.#fitSome(this.#fitting);
+    else if (mayLearn) this.#collect(features, atMs);
+    return undefined;
+  }
+
+  #collect(features: Float64Array, atMs: number): void {
+    if (this.#collected.length === 0) this.#firstMs = atMs;
+    this.#collected.push(Float32Array.from(features));
+    const { fitWindows, calibrateWindows } = this.#settings;
+    if (this.#collected.length < fitWindows + calibrateWindows) return;
+    // Learning may have paused; the hop is then what the windows are apart.
+    const measuredMs = (atMs - this.#firstMs) / (this.#collected.length - 1);
+    const windowMs = Math.max(1, measuredMs);
+    this.#fitting = learn(this.#signals, this.#collected, windowMs, this.#settings);
+  }
+
+  #fitSome(fitting: Steps<StreamModel>): void {
+    const { done, value } = fitting.next();
+    if (!done) return;
+    this.#fitting = undefined;
+    this.#collected = [];
+    this.#watch(value);
+  }
+
+  #watch(model: StreamModel): void {
+    this.#model = model;
+    this.#scorer = new StreamScorer(model, model.classifier);
+  }
+
+  #judge(model: StreamModel, scorer: StreamScorer, features: Float64Array, atMs: number): StreamFinding {
+    const raw = scorer.look(features);
+    const score = scorer.combine(raw, model.tails);
+    const change = this.#alarm.observe(score, model.alarm);
+    const suspects: Suspect[] = [];
+    const add = (signal: string, blame: number, sinceMs: number): void => {
+      if (!Number.isNaN(sinceMs)) suspects.push({ signal, score: share(blame, model.alarm.raiseAt), sinceMs });
+    };
+    scorer.blame(raw, model.tails).forEach((blame, i) => {
+      const since = stillSince(this.#since[i] as number, blame, atMs);
+      this.#since[i] = since;
+      add(this.#signals[i] as string, blame, since);
+    });
+    for (const [view, name] of SHARED_VIEWS) {
+      const tail = model.tails[view];
+      const blame = tail ? surprise(tail, raw.values[view]) : 0;
+      const since = stillSince(this.#sharedSince.get(view) ?? Number.NaN, blame, atMs);
+      this.#sharedSince.set(view, since);
+      add(name, blame, since);
+    }
+    suspects.sort((a, b) => b.score - a.score);
+    return {
+      atMs,
+      anomaly: share(score, model.alarm.raiseAt),
+      isAlarm: this.#alarm.isActive,
+      change,
+      suspects: suspects.slice(0, SUSPECTS_MAX),
+    };
+  }
+}
+
+/** Fits and calibrates, in steps. The first windows give the shape, the later ones its distributions. */
+export function* learn(
+  signals: readonly string[],
+  windows: readonly ArrayLike<number>[],
+  windowMs: number,
+  settings: Pick<LearningSettings, 'fitWindows' | 'calibrateWindows' | 'falseAlarmsPerHour'>,
+): Steps<StreamModel> {
+  const fit = windows.slice(0, settings.fitWindows);
+  const heldOut = windows.slice(settings.fitWindows);
+  const shape = yield* fitShape(signals, fit, windowMs, heldOut);
+  return yield* calibrate(shape, heldOut, settings.falseAlarmsPerHour);
+}
+
+/** A score against the alarm level as 0 to 1, so that 0.5 is the level. */
+const share = (score: number, raiseAt: number): number => (score <= 0 ? 0 : score / (score + raiseAt));
+
+function stillSince(since: number, blame: number, atMs: number): number {
+  if (blame >= STANDS_OUT) return Number.isNaN(since) ? atMs : since;
+  return blame < STANDS_OUT / 2 ? Number.NaN : since;
+}
+
+const fitsSignals = (model: StreamModel, signals: readonly string[]): boolean =>
+  model.signals.length === signals.length && model.signals.every((name, i) => name === signals[i]);

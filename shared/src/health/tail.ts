@@ -1,0 +1,130 @@
+import { quantileOfSorted, sortedFinite } from './statistics.ts';
+
+/** Past this share of the values the tail is an exponential and no longer the values themselves. */
+const TAIL_SHARE = 0.1;
+/** Points that the body of the distribution is kept as. */
+const BODY_POINTS = 21;
+/** What "never seen" counts as at most: 10^-8. */
+const SURPRISE_MAX = 8;
+
+/** How a score is distributed on normal data: points of the body, and an exponential tail beyond the last. */
+export interface Tail {
+  /** Values at evenly spaced shares from 0 to 1 − TAIL_SHARE. */
+  readonly body: readonly number[];
+  /** Mean excess over the last point. */
+  readonly scale: number;
+}
+
+/** Learns a score's distribution from held-out normal values. */
+export function fitTail(values: Iterable<number>): Tail {
+  const sorted = sortedFinite(values);
+  if (sorted.length === 0) return { body: [0], scale: 1 };
+  const body = Array.from({ length: BODY_POINTS }, (_, i) =>
+    quantileOfSorted(sorted, ((1 - TAIL_SHARE) * i) / (BODY_POINTS - 1)),
+  );
+  const edge = body[BODY_POINTS - 1] as number;
+  let sum = 0;
+  let count = 0;
+  for (const value of sorted)
+    if (value > edge) {
+      sum += value - edge;
+      count += 1;
+    }
+  // An exponential's median and its 90 % point lie ln 5 scales apart: a tail is never taken for much shorter than that.
+  const middle = quantileOfSorted(sorted, 0.5);
+  const shortest = (edge - middle) / Math.log(0.5 / TAIL_SHARE);
+  // Few values show too little of a tail, and neighbouring windows overlap.
+  const doubt = 1 + 2 / Math.sqrt(Math.max(1, count / CLEAR_WINDOWS));
+  return { body, scale: Math.max((doubt * sum) / Math.max(1, count), shortest, 1e-3 * Math.abs(edge), 1e-9) };
+}
+
+/** How surprising a value is: −log10 of the share of normal values that are as high. 1 is one in ten. */
+export function surprise({ body, scale }: Tail, value: number): number {
+  if (Number.isNaN(value)) return 0;
+  const last = body.length - 1;
+  const edge = body[last] as number;
+  if (value >= edge) {
+    const beyond = (value - edge) / scale;
+    return Math.min(SURPRISE_MAX, 1 + beyond * Math.LOG10E);
+  }
+  let low = 0;
+  let high = last;
+  while (high - low > 1) {
+    const middle = (low + high) >> 1;
+    if ((body[middle] as number) <= value) low = middle;
+    else high = middle;
+  }
+  const from = body[low] as number;
+  const to = body[high] as number;
+  const within = value <= from ? 0 : to > from ? (value - from) / (to - from) : 1;
+  const share = ((1 - TAIL_SHARE) * (low + within)) / Math.max(1, last);
+  return -Math.log10(Math.max(TAIL_SHARE, 1 - share));
+}
+
+/** When an alarm begins and when it is over. */
+export interface AlarmRule {
+  /** A score from here on begins an alarm. */
+  readonly raiseAt: number;
+  /** Below this it is over, once it stayed there. */
+  readonly clearAt: number;
+}
+
+/** An alarm is over when the score stayed below `clearAt` for so many windows. */
+export const CLEAR_WINDOWS = 10;
+const CLEAR_SHARE = 0.75;
+
+/**
+ * The level that normal data crosses `perHour` times an hour: peaks over a threshold. Exceedances of a high level that
+ * belong together are one; how their number falls with the level is an exponential.
+ *
+ * @param scores Scores of consecutive held-out normal windows.
+ * @param windowMs Time from one window to the next.
+ */
+export function alarmRule(scores: readonly number[], windowMs: number, perHour: number): AlarmRule {
+  const sorted = sortedFinite(scores);
+  const hours = Math.max(1e-9, (scores.length * windowMs) / 3_600_000);
+  const wanted = Math.max(1e-9, perHour) * hours;
+  const edge = quantileOfSorted(sorted, 1 - TAIL_SHARE);
+  const peaks = peaksOver(scores, edge);
+  const mean = peaks.reduce((sum, peak) => sum + peak - edge, 0) / Math.max(1, peaks.length);
+  const scale = Math.max(mean, 1e-3 * Math.abs(edge), 1e-6);
+  // A share of 1/(n+1) more than was seen, as in a conformal test: the held-out data is finite.
+  const raiseAt = edge + scale * Math.max(0.1, Math.log((peaks.length + 1) / wanted));
+  return { raiseAt, clearAt: CLEAR_SHARE * raiseAt };
+}
+
+/** The highest score of each run of exceedances; runs are apart when CLEAR_WINDOWS windows lie below the level. */
+function peaksOver(scores: readonly number[], level: number): number[] {
+  const peaks: number[] = [];
+  let quiet = CLEAR_WINDOWS;
+  for (const score of scores) {
+    if (!(score > level)) {
+      quiet += 1;
+      continue;
+    }
+    if (quiet >= CLEAR_WINDOWS) peaks.push(score);
+    else peaks[peaks.length - 1] = Math.max(peaks[peaks.length - 1] as number, score);
+    quiet = 0;
+  }
+  return peaks;
+}
+
+/** Follows a score and says when an alarm begins and ends. */
+export class AlarmState {
+  #below = 0;
+  isActive = false;
+
+  /** @returns Whether this score began or ended an alarm. */
+  observe(score: number, { raiseAt, clearAt }: AlarmRule): 'raised' | 'cleared' | undefined {
+    if (!this.isActive) {
+      if (!(score >= raiseAt)) return undefined;
+      this.isActive = true;
+      this.#below = 0;
+      return 'raised';
+    }
+    this.#below = score < clearAt ? this.#below + 1 : 0;
+    if (this.#below < CLEAR_WINDOWS) return undefined;
+    this.isActive = false;
+    return 'cleared';
+  }
+}
