@@ -8,6 +8,7 @@ import { type CommandOutcome, INSTRUCTION_TEXT_MAX } from '@outrider/shared/prot
 import type { Clock, MonotonicMs } from '@outrider/shared/time';
 import type { OutboxEvent } from '../outbox/records.ts';
 import { UnauthenticAlarm } from './alarm.ts';
+import { CommandExecutor, type ExecutionTarget, INTERRUPTED } from './command-executor.ts';
 import type { CommandLog, Reply } from './command-log.ts';
 import type { TrustedKeys } from './trusted-keys.ts';
 
@@ -52,6 +53,8 @@ export interface CommandDeskOptions {
   readonly commands: CommandLog;
   /** Absent when the robot runs without a guard: every instruction is then answered with a refusal. */
   readonly target: FailsafeTarget | undefined;
+  /** What carries commands for the actuators out. Absent: they are refused. */
+  readonly executor?: ExecutionTarget | undefined;
   /** Puts a result into the event lane; resolves when it is on disk. */
   readonly record: (event: OutboxEvent) => Promise<void>;
   readonly clock: Clock;
@@ -70,10 +73,13 @@ export class CommandDesk {
   readonly #options: CommandDeskOptions;
   readonly #alarm: UnauthenticAlarm;
   readonly #running = new Map<string, Promise<Reply>>();
+  readonly #executor: CommandExecutor | undefined;
+  #say: ((reply: Reply) => void) | undefined;
   #clockSkewMs: number | undefined;
 
   constructor(options: CommandDeskOptions) {
     this.#options = options;
+    this.#executor = options.executor && this.#openExecutor(options.executor);
     this.#alarm = new UnauthenticAlarm(options.record, options.clock, options.log);
     this.#settle();
   }
@@ -81,6 +87,11 @@ export class CommandDesk {
   /** What the cloud's clock is ahead of ours, measured on this connection; `undefined` when it is not known. [ms] */
   noteClockSkew(skewMs: number | undefined): void {
     this.#clockSkewMs = skewMs;
+  }
+
+  /** Where to say what comes of a command after its first answer; `undefined` while there is no line. */
+  speakThrough(say: ((reply: Reply) => void) | undefined): void {
+    this.#say = say;
   }
 
   /** A list of instruction keys. @throws DomainError when it is not to be believed. */
@@ -126,6 +137,16 @@ export class CommandDesk {
     const known = this.#options.commands.find(instruction.commandId);
     if (known?.reply) return known.reply;
     if (instruction.verb === 'trigger') return this.#trigger(instruction);
+    if (instruction.verb === 'cancel' && instruction.cancel) return this.#cancel(instruction);
+    if (instruction.verb === 'command' && this.#executor) {
+      const stage = this.#executor.stage(instruction.commandId);
+      if (stage) return stage;
+      if (known) return this.#executor.lastWord(instruction, known);
+      const refused = this.#refusal(instruction, receivedAt);
+      // An old number is not an answer for good: its sender may give the command a new one.
+      if (refused) return refused.outcome === 'stale' ? refused : this.#executor.settle(instruction, refused);
+      return this.#executor.begin(instruction);
+    }
     // Begun and not ended: the agent was stopped over it. It may have been done, so it is not done again.
     if (known) return this.#reply(instruction, 'unknown', INTERRUPTED);
     const refusal = this.#refusal(instruction, receivedAt);
@@ -176,12 +197,35 @@ export class CommandDesk {
     return reply;
   }
 
+  async #cancel(instruction: Instruction): Promise<Reply> {
+    if (!this.#executor) return this.#reply(instruction, 'refused', NO_GUARD);
+    if (!COMMAND_ID_PATTERN.test(instruction.cancel?.commandId ?? ''))
+      return this.#reply(instruction, 'refused', 'it names no command');
+    return this.#executor.cancel(instruction);
+  }
+
+  #openExecutor(target: ExecutionTarget): CommandExecutor {
+    const { commands, clock } = this.#options;
+    return new CommandExecutor({
+      commands,
+      target,
+      reply: (instruction, outcome, detail) => this.#reply(instruction, outcome, detail),
+      stage: (instruction, stage, progress) => ({ ...this.#word(instruction, '', ''), stage, progress }),
+      say: (reply) => this.#say?.(reply),
+      report: (instruction, reply) => this.#report(instruction, reply),
+      write: (instruction, write) => this.#write(instruction, write),
+      nowMs: () => clock.epochMs(),
+    });
+  }
+
   /** Why this is not even begun. */
   #refusal(instruction: Instruction, receivedAt: MonotonicMs): Reply | undefined {
     const { verb, counter, ttlMs, issuedAtMs, motionEpoch } = instruction;
     const { commands, clock, target } = this.#options;
     const no = (outcome: CommandOutcome, detail: string): Reply => this.#reply(instruction, outcome, detail);
-    if (verb !== 'recover' || !instruction.recover) return no('refused', `'${verb.slice(0, 64)}' is not known here`);
+    const isKnown = (verb === 'recover' && instruction.recover) || (verb === 'command' && instruction.command);
+    if (verb === 'command' && !this.#executor) return no('refused', NO_GUARD);
+    if (!isKnown) return no('refused', `'${verb.slice(0, 64)}' is not known here`);
     if (counter <= commands.counterSeen)
       return no('stale', `number ${counter} is not above ${commands.counterSeen}, which was taken already`);
     if (ttlMs === 0) return no('refused', 'only a stop may do without a time to live');
@@ -235,10 +279,20 @@ export class CommandDesk {
   }
 
   #reply({ commandId, verb, traceId }: Instruction, outcome: CommandOutcome, detail: string): Reply {
-    const { clock, commands, log, target } = this.#options;
-    log.warn({ command_id: commandId, verb, outcome, detail, trace_id: traceId }, 'command.answered');
+    this.#options.log.warn({ command_id: commandId, verb, outcome, detail, trace_id: traceId }, 'command.answered');
+    return this.#word({ commandId, verb, traceId }, outcome, detail);
+  }
+
+  /** An answer; without an outcome it is not the last one. */
+  #word(
+    { commandId, verb, traceId }: Pick<Instruction, 'commandId' | 'verb' | 'traceId'>,
+    outcome: CommandOutcome | '',
+    detail: string,
+  ): Reply {
+    const { clock, commands, target } = this.#options;
     return {
       commandId,
+      verb,
       done: outcome === 'done',
       detail,
       traceId,
@@ -307,7 +361,6 @@ export class CommandDesk {
 }
 
 const NO_GUARD = 'this robot runs without a guard';
-const INTERRUPTED = 'the agent was stopped while this was carried out; what came of it is not known here';
 
 const plain = ({ commandId, reason, requestedBy, traceId }: Instruction) => ({
   commandId,

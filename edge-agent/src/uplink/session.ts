@@ -9,6 +9,7 @@ import { PROTOCOL_VERSION } from '@outrider/shared/protocol/version';
 import type { Presence } from '@outrider/shared/robot';
 import type { Clock } from '@outrider/shared/time';
 import type { CommandDesk } from '../commands/command-desk.ts';
+import type { Reply } from '../commands/command-log.ts';
 import type { Outbox } from '../outbox/outbox.ts';
 import { LANE_NUMBERS, LANES, type LaneName, laneOf } from '../outbox/records.ts';
 import { type BatchRange, LaneSender } from './lane-sender.ts';
@@ -86,6 +87,7 @@ export class Session {
    */
   async open(isCautious: boolean, signal: AbortSignal): Promise<void> {
     const { device, outbox, clock, window, log } = this.#options;
+    this.#options.commands.speakThrough((said) => void this.#say(said));
     await this.#link.subscribe(downFilter(device));
     await this.#link.publish(presenceTopic(device), presenceReport(this.#options, 'ONLINE'), true);
     let reply = await this.#hello(signal);
@@ -192,6 +194,7 @@ export class Session {
   close(): void {
     for (const lane of LANES) this.#options.outbox.setInFlight(lane, 0);
     this.#options.commands.noteClockSkew(undefined);
+    this.#options.commands.speakThrough(undefined);
     this.#senders = [];
   }
 
@@ -280,9 +283,12 @@ export class Session {
   }
 
   async #command(payload: Uint8Array, retained: boolean): Promise<void> {
-    const { commands, device, log } = this.#options;
-    const reply = await commands.take(payload, retained);
-    if (!reply) return;
+    const reply = await this.#options.commands.take(payload, retained);
+    if (reply) await this.#say(reply);
+  }
+
+  async #say(reply: Reply): Promise<void> {
+    const { device, log } = this.#options;
     try {
       await this.#link.publish(upTopic(device, 'reply'), CommandReply.encode(reply).finish());
     } catch (error) {
