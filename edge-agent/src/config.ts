@@ -134,8 +134,6 @@ export interface AgentConfig {
     readonly enabled: boolean;
     readonly spawn: boolean;
     readonly config: Omit<GuardConfig, 'robotId' | 'logLevel'>;
-    /** A configuration file of the guard's part alone, where the command line has changed the sources. */
-    readonly override: object | undefined;
   };
   readonly outbox: {
     readonly sizeMaxBytes: number;
@@ -203,7 +201,6 @@ export function loadConfig(file: string, overrides: ConfigOverrides = {}): Agent
       enabled: parsed.guard.enabled,
       spawn: parsed.guard.spawn,
       config: guard,
-      override: given === document ? undefined : guardDocument(document, stateDir),
     },
     outbox: {
       sizeMaxBytes: outbox.size_max_mb * MB,
@@ -289,13 +286,6 @@ function withReplay(document: unknown, { replayFile = '', replaySpeed }: ConfigO
   if (typeof document !== 'object' || document === null) return document;
   const sources = [{ type: 'replay', file: resolve(replayFile), speed: replaySpeed ?? 1 }];
   return { ...document, sources };
-}
-
-/** The guard's part of the file, for a guard that must not open the serial line of a replayed robot. */
-function guardDocument(document: unknown, stateDir: string): object {
-  const sections = new Map(Object.entries(document ?? {}));
-  const kept = ['robot', 'failsafe', 'guard', 'log'].filter((name) => sections.has(name));
-  return { ...Object.fromEntries(kept.map((name) => [name, sections.get(name)])), state_dir: stateDir, sources: [] };
 }
 
 function readDocument(path: string): unknown {

@@ -1,6 +1,5 @@
 import { randomBytes } from 'node:crypto';
 import { mkdirSync, renameSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { DomainError, errorMessage } from '@outrider/shared/errors';
 import { deviceName, newId } from '@outrider/shared/ids';
 import { createLogger, type Logger } from '@outrider/shared/log';
@@ -29,7 +28,6 @@ import { LocalServer } from './local-api/server.ts';
 import type { AgentStatus } from './local-api/status.ts';
 import { AgentMetrics } from './metrics.ts';
 import { Outbox } from './outbox/outbox.ts';
-import { ReplaySource, replayFingerprint } from './sources/replay.ts';
 import { Ros2Source } from './sources/ros2.ts';
 import type { Source, SourcePorts } from './sources/source.ts';
 import { type NotifyEnvironment, SystemdNotifier } from './systemd-notify.ts';
@@ -97,6 +95,7 @@ export async function runAgent(config: AgentConfig, options: RunOptions, signal:
       keys: new TrustedKeys(identities, () => identity()?.ca),
       commands: CommandLog.open(config.stateDir, log),
       target: guard,
+      executor: guard,
       record: (event) => outbox.appendEvent(event),
       clock,
       log,
@@ -216,6 +215,8 @@ async function openSource(
 ): Promise<Source> {
   if (settings.type === 'ros2') return new Ros2Source(settings.options, ports());
   const { options } = settings;
+  // Loaded when needed: the readers of recordings are large.
+  const { ReplaySource, replayFingerprint } = await import('./sources/replay.ts');
   // A file that is not there is the source's own to report.
   const key = await replayFingerprint(options).catch(() => undefined);
   const startAfter = key === undefined || fromStart ? 0 : (outbox.replayPosition(key) ?? 0);
@@ -223,15 +224,10 @@ async function openSource(
 }
 
 function openGuard(config: AgentConfig, agentBootId: string, log: Logger): GuardLink {
-  const { spawn, config: guard, override } = config.guard;
-  let spawnConfigPath = config.path;
-  if (override) {
-    spawnConfigPath = join(config.stateDir, 'guard.yaml');
-    writeFileSync(spawnConfigPath, `${JSON.stringify(override, null, 2)}\n`, { mode: 0o600 });
-  }
+  const { spawn, config: guard } = config.guard;
   return new GuardLink({
     socketPath: guard.socketPath,
-    ...(spawn ? { spawnConfigPath } : {}),
+    ...(spawn && { spawnConfig: { ...guard, robotId: config.device.robotId, logLevel: config.logLevel } }),
     agentBootId,
     // Every transition may come again: the outbox knows their events by id, also when the guard's numbers restart.
     transitionsStored: () => 0,

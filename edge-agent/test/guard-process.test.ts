@@ -5,6 +5,7 @@ import { createLogger } from '@outrider/shared/log';
 import { systemClock } from '@outrider/shared/time';
 import t, { type Test } from 'tap';
 import { EXIT_OTHER_GUARD } from '../src/guard/guard.ts';
+import { loadGuardConfig } from '../src/guard/guard-config.ts';
 import { GuardLink, type GuardStatus } from '../src/guard/guard-link.ts';
 import { GuardRig, rigProblem, until } from './guard-rig.ts';
 
@@ -219,7 +220,7 @@ t.test('a guard on the real firmware', { skip: rigProblem ?? false }, async (t) 
     await rig.kill(rig.guard);
     const link = new GuardLink({
       socketPath: rig.socketPath,
-      spawnConfigPath: rig.configPath,
+      spawnConfig: await loadGuardConfig(rig.configPath),
       agentBootId: 'spawner',
       transitionsStored: () => rig.transitionsStored,
       clock: systemClock,

@@ -5,32 +5,13 @@ import { isIP } from 'node:net';
 import { connect, type DetailedPeerCertificate } from 'node:tls';
 import { DomainError, errorMessage } from '@outrider/shared/errors';
 import type { Clock, EpochMs } from '@outrider/shared/time';
-import { z } from 'zod';
+import type { GrantedCertificate, Refusal } from './cloud-answers.ts';
 import { tlsTrouble } from './tls-trouble.ts';
 
 const TIMEOUT_MS = 15_000;
 const ANSWER_BYTES_MAX = 256 * 1024;
 const CHAIN_LENGTH_MAX = 10;
 const LOOPBACK = /^(localhost|127(\.\d+){3}|\[?::1\]?)$/;
-
-const pem = z.string().includes('-----BEGIN CERTIFICATE-----');
-const grantedSchema = z.object({
-  status: z.literal('success'),
-  data: z.object({
-    certificate: pem,
-    ca_certificate: pem,
-    mqtt_url: z.string().regex(/^(mqtts|tls|ssl):\/\//),
-    device_name: z.string(),
-    tenant_id: z.string(),
-    robot_id: z.string(),
-    expires_at: z.string(),
-    /** Absent from a cloud that orders nothing. */
-    instruction_keys: z.base64().optional(),
-  }),
-});
-/** What the cloud answers to a signing request. */
-export type GrantedCertificate = z.infer<typeof grantedSchema>['data'];
-const refusalSchema = z.object({ error: z.union([z.string(), z.object({ code: z.string(), message: z.string() })]) });
 
 /** SHA-256 of a certificate as it is printed by `openssl x509 -fingerprint`, without colons, in lower case. */
 export const fingerprintOf = (certificatePem: string): string =>
@@ -59,7 +40,10 @@ export async function requestCertificate(options: {
     method: 'POST',
     payload: JSON.stringify({ csr: options.csr }),
   });
-  if (status !== 201 && status !== 200) throw refusal(status, body, url);
+  // Loaded when needed: a schema library, for one answer in months.
+  const { grantedSchema, refusalSchema } = await import('./cloud-answers.ts');
+  if (status !== 201 && status !== 200)
+    throw refusal(status, body, refusalSchema.safeParse(parseJson(body)).data?.error, url);
   const granted = grantedSchema.safeParse(parseJson(body));
   if (!granted.success)
     throw new DomainError(
@@ -191,9 +175,7 @@ function connectionError(url: URL, cause: unknown, clock: Clock): DomainError {
   return new DomainError('unavailable', `${url.origin}: ${errorMessage(cause)}`, { cause });
 }
 
-function refusal(status: number, body: string, url: URL): DomainError {
-  const parsed = refusalSchema.safeParse(parseJson(body));
-  const error = parsed.success ? parsed.data.error : undefined;
+function refusal(status: number, body: string, error: Refusal['error'] | undefined, url: URL): DomainError {
   const said = typeof error === 'object' ? `${error.code}: ${error.message}` : (error ?? body.slice(0, 200));
   const code =
     status === 401

@@ -4,17 +4,21 @@ import { errorMessage } from '@outrider/shared/errors';
 import type { Logger } from '@outrider/shared/log';
 import { Backoff } from '@outrider/shared/service';
 import type { Clock } from '@outrider/shared/time';
+import type { GuardConfig } from './guard-config.ts';
 
 const RESPAWN_MS_FIRST = 200;
 const RESPAWN_MS_MAX = 10_000;
 /** A guard that lived this long had started well. [ms] */
 const SETTLED_MS = 5000;
-/** Keeps garbage to a megabyte at a time: 15 MB less memory, and collections that end before anybody notices. */
-const FOR_SIZE = '--optimize-for-size';
+/**
+ * Keeps garbage to a megabyte at a time: 15 MB less memory, and collections that end before anybody notices. So little
+ * is not worth waking four helpers for.
+ */
+const GUARD_FLAGS = ['--optimize-for-size', '--single-threaded-gc'];
 
 /** Starts guard processes, one at a time and not too often. */
 export class GuardProcess {
-  readonly #configPath: string;
+  readonly #config: GuardConfig;
   readonly #clock: Clock;
   readonly #log: Logger;
   readonly #backoff = new Backoff(RESPAWN_MS_FIRST, RESPAWN_MS_MAX);
@@ -22,8 +26,8 @@ export class GuardProcess {
   #startedMs = 0;
   #notBeforeMs = 0;
 
-  constructor(configPath: string, clock: Clock, log: Logger) {
-    this.#configPath = configPath;
+  constructor(config: GuardConfig, clock: Clock, log: Logger) {
+    this.#config = config;
     this.#clock = clock;
     this.#log = log;
   }
@@ -34,10 +38,15 @@ export class GuardProcess {
     if (this.#child || nowMs < this.#notBeforeMs) return;
     const entry = fileURLToPath(new URL('./main.js', import.meta.url));
     // Detached: whatever ends the agent, Ctrl-C included, must leave the guard to notice it and stop the robot.
-    const child = spawn(process.execPath, [FOR_SIZE, entry, '--config', this.#configPath], {
+    const child = spawn(process.execPath, [...GUARD_FLAGS, entry, '--config-fd', '3'], {
       detached: true,
-      stdio: ['ignore', 'inherit', 'inherit'],
+      stdio: ['ignore', 'inherit', 'inherit', 'pipe'],
     });
+    const pipe = child.stdio[3];
+    if (pipe && 'end' in pipe) {
+      pipe.on('error', () => {});
+      pipe.end(JSON.stringify(this.#config));
+    }
     this.#child = child;
     this.#startedMs = nowMs;
     child.on('error', (error) => this.#ended(errorMessage(error)));

@@ -1,11 +1,12 @@
-import { write } from 'node:fs';
+import { readFileSync, write } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { errorMessage } from '@outrider/shared/errors';
 import { createLogger } from '@outrider/shared/log';
 import { systemClock } from '@outrider/shared/time';
+import { readGuardConfig } from '../config-process.ts';
 import { type NotifyEnvironment, SystemdNotifier } from '../systemd-notify.ts';
 import { runGuard } from './guard.ts';
-import { type GuardConfig, loadGuardConfig } from './guard-config.ts';
+import type { GuardConfig } from './guard-config.ts';
 
 /** Exit code for a configuration that cannot be used. (EX_CONFIG) */
 const EXIT_CONFIG = 78;
@@ -47,22 +48,25 @@ function writeLog(line: string): void {
   });
 }
 
-/** Reads `--config FILE` and runs the guard. @returns The exit code. */
+/** Takes `--config FILE`, or `--config-fd N` for one that was read already, and runs the guard. @returns The exit code. */
 export async function guardCommand(args: readonly string[]): Promise<number> {
   const fail = (words: string): number => {
     process.stderr.write(`outrider-guard: ${words}\n`);
     return EXIT_CONFIG;
   };
-  let path: string | undefined;
+  let given: { config?: string; 'config-fd'?: string };
   try {
-    path = parseArgs({ args: [...args], options: { config: { type: 'string' } } }).values.config;
+    const options = { config: { type: 'string' }, 'config-fd': { type: 'string' } } as const;
+    given = parseArgs({ args: [...args], options }).values;
   } catch (error) {
     return fail(errorMessage(error));
   }
-  if (path === undefined) return fail('--config FILE is missing');
+  const { config: path, 'config-fd': descriptor } = given;
   let config: GuardConfig;
   try {
-    config = await loadGuardConfig(path);
+    if (descriptor !== undefined) config = JSON.parse(readFileSync(Number(descriptor), 'utf8')) as GuardConfig;
+    else if (path !== undefined) config = await readGuardConfig(path);
+    else return fail('--config FILE is missing');
   } catch (error) {
     return fail(errorMessage(error));
   }

@@ -7,12 +7,20 @@ import type { Sample } from '@outrider/shared/telemetry';
 import type { EpochMs, MonotonicMs } from '@outrider/shared/time';
 import t, { type Test } from 'tap';
 import { HealthReporter } from '../agent/health-reporter.ts';
+import { loadConfig } from '../config.ts';
+import { readAgentConfig, readGuardConfig } from '../config-process.ts';
 import type { ExplainedCause } from './explain.ts';
 import { loadGuardConfig } from './guard-config.ts';
 import { healthOf, signalReport, signalsOfReport } from './sample-wire.ts';
 
 const CLI = join(import.meta.dirname, '../cli.js');
 const HEAD = 'robot: { id: RB-1 }\nstate_dir: /nonexistent/state\ncloud: { http_url: "https://cloud.example" }\n';
+
+const SQUARE = [
+  [0, 0],
+  [1, 0],
+  [1, 1],
+];
 
 /** edge.yaml with this `failsafe:` section, and a policy file beside it. */
 function files(t: Test, failsafe: object, policy?: object | string): string {
@@ -124,6 +132,27 @@ t.test('by default every watch waits 200 ms, and explain says so', async (t) => 
   const said = execFileSync(process.execPath, [CLI, 'failsafe', 'explain', '--config', path], { encoding: 'utf8' });
   t.match(said, /no valid frame for 200 ms/);
   t.match(said, /silent for 5 periods, at least 200 ms/);
+});
+
+t.test('a configuration that was read in a process of its own is the same, and so are its refusals', async (t) => {
+  const path = files(t, { joints: { knee: { position_max_rad: 1 } }, geofence: { frame: 'map', corners: SQUARE } });
+  /** As the other process hands it over; anything that JSON cannot say would be lost silently. */
+  const sayable = (config: object): unknown =>
+    JSON.parse(
+      JSON.stringify(config, (key, value) => {
+        if (typeof value === 'number' && !Number.isFinite(value)) throw new Error(`${key} is ${value}`);
+        return value;
+      }),
+    );
+  t.strictSame(await readGuardConfig(path), sayable(await loadGuardConfig(path)));
+  t.strictSame(
+    await readAgentConfig(path, { replayFile: 'x.csv' }),
+    sayable(loadConfig(path, { replayFile: 'x.csv' })),
+  );
+  const wrong = files(t, { motor_max_c: 90 });
+  const refused = { code: 'invalid', problems: [{ field: 'failsafe.motor_max_c' }] };
+  await t.rejects(readGuardConfig(wrong), refused);
+  await t.rejects(readAgentConfig(wrong, {}), refused);
 });
 
 t.test('a policy file that cannot be used is named, with the option', async (t) => {

@@ -1,16 +1,16 @@
 import { DomainError, type DomainErrorCode, errorMessage } from '@outrider/shared/errors';
-import { FAILSAFE_MODES, type FailsafeMode } from '@outrider/shared/failsafe/modes';
+import type { FailsafeMode } from '@outrider/shared/failsafe/modes';
 import { newId } from '@outrider/shared/ids';
 import { Hono } from 'hono';
 import { bodyLimit } from 'hono/body-limit';
 import { stream } from 'hono/streaming';
-import { z } from 'zod';
 import type { Listener } from '../agent/sample-tap.ts';
 import type { BoxView } from '../blackbox/shelf.ts';
 import { sampleJson } from '../export/sample-json.ts';
 import type { AgentMetrics } from '../metrics.ts';
 import type { StoredRecord } from '../outbox/records.ts';
 import { packRecords } from './record-page.ts';
+import { pageRequest, recoverRequest, triggerRequest } from './requests.ts';
 import type { AgentStatus } from './status.ts';
 
 const BODY_BYTES_MAX = 16 * 1024;
@@ -26,18 +26,6 @@ const HTTP_STATUS: Partial<Record<DomainErrorCode, 400 | 404 | 409 | 412 | 413 |
   timeout: 504,
 };
 
-const triggerSchema = z.strictObject({
-  mode: z.enum(FAILSAFE_MODES),
-  reason: z.string().max(1024).default('local request'),
-  requested_by: z.string().max(256).default('local'),
-});
-const recoverSchema = z.strictObject({
-  latch_id: z.number().int().nonnegative(),
-  nonce: z.string().max(256),
-  requested_by: z.string().max(256).default('local'),
-});
-
-const pageSchema = z.object({ after: z.coerce.number().int().nonnegative().default(0) });
 /** What one page of the outbox holds; at least one record. */
 const PAGE_BYTES = 1024 * 1024;
 /** Which epoch the positions of a page belong to. */
@@ -104,7 +92,7 @@ export function createLocalApp(agent: LocalAgent, metrics: AgentMetrics): Hono {
   );
   app.get('/blackbox', (c) => c.json({ boxes: agent.blackboxes() }));
   app.get('/outbox/telemetry', (c) => {
-    const { after } = parse(pageSchema, c.req.query());
+    const after = pageRequest(c.req.query('after'));
     const { epoch, records } = agent.telemetryAfter(after, PAGE_BYTES);
     return c.body(packRecords(records), 200, { 'content-type': 'application/octet-stream', [EPOCH_HEADER]: epoch });
   });
@@ -125,14 +113,12 @@ export function createLocalApp(agent: LocalAgent, metrics: AgentMetrics): Hono {
     });
   });
   app.post('/failsafe/trigger', async (c) => {
-    const { mode, reason, requested_by } = parse(triggerSchema, await readJson(c.req));
-    return c.json(answer(await agent.trigger({ mode, reason, requestedBy: requested_by, traceId: newId('req') })));
+    const request = triggerRequest(await readJson(c.req));
+    return c.json(answer(await agent.trigger({ ...request, traceId: newId('req') })));
   });
   app.post('/failsafe/recover', async (c) => {
-    const { latch_id, nonce, requested_by } = parse(recoverSchema, await readJson(c.req));
-    return c.json(
-      answer(await agent.recover({ latchId: latch_id, nonce, requestedBy: requested_by, traceId: newId('req') })),
-    );
+    const request = recoverRequest(await readJson(c.req));
+    return c.json(answer(await agent.recover({ ...request, traceId: newId('req') })));
   });
   return app;
 }
@@ -150,14 +136,4 @@ async function readJson(request: { json(): Promise<unknown> }): Promise<unknown>
     if (cause instanceof DomainError) throw cause;
     throw new DomainError('invalid', 'the body is not JSON', { cause });
   }
-}
-
-function parse<T>(schema: z.ZodType<T>, body: unknown): T {
-  const parsed = schema.safeParse(body);
-  if (parsed.success) return parsed.data;
-  const problems = parsed.error.issues.map(({ path, message }) => ({
-    field: path.join('.') || 'body',
-    reason: message,
-  }));
-  throw new DomainError('invalid', problems.map(({ field, reason }) => `${field}: ${reason}`).join('; '), { problems });
 }
