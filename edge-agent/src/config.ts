@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { BAUD_MAX, BAUD_MIN } from '@outrider/firmware-bridge/serial-port';
 import { DomainError, errorMessage, type FieldProblem } from '@outrider/shared/errors';
+import { type AnalyserSettings, DEFAULT_ANALYSER } from '@outrider/shared/health/robot-analyser';
 import { type DeviceIdentity, ROBOT_ID_PATTERN, TENANT_ID_PATTERN } from '@outrider/shared/ids';
 import { parse } from 'yaml';
 import { z } from 'zod';
@@ -81,6 +82,13 @@ const blackboxSchema = z.strictObject({
   size_max_mb: z.number().min(1).max(100_000).default(256),
 });
 
+const healthSchema = z.strictObject({
+  enabled: z.boolean().default(true),
+  false_alarms_per_hour: z.number().positive().max(3600).default(DEFAULT_ANALYSER.falseAlarmsPerHour),
+  learn_s: z.number().int().min(60).max(86_400).default(DEFAULT_ANALYSER.fitWindows),
+  calibrate_s: z.number().int().min(60).max(86_400).default(DEFAULT_ANALYSER.calibrateWindows),
+});
+
 const fileSchema = z.strictObject({
   robot: z.strictObject({
     id: z.string().regex(ROBOT_ID_PATTERN, 'must be 1 to 43 characters of A-Z a-z 0-9 _ -'),
@@ -102,6 +110,7 @@ const fileSchema = z.strictObject({
   outbox: outboxSchema.prefault({}),
   uplink: uplinkSchema.prefault({}),
   blackbox: blackboxSchema.prefault({}),
+  health: healthSchema.prefault({}),
   local_api: z
     .strictObject({
       socket: z.string().min(1).default('edge.sock'),
@@ -152,6 +161,8 @@ export interface AgentConfig {
   };
   /** `undefined` when it is switched off. */
   readonly blackbox: Omit<BlackBoxOptions, 'stateDir' | 'robot' | 'clock' | 'log' | 'onRecorded'> | undefined;
+  /** `undefined` when it is switched off. */
+  readonly health: AnalyserSettings | undefined;
   readonly localApi: { readonly socketPath: string; readonly metricsPort: number | undefined };
   readonly logLevel: string;
 }
@@ -218,6 +229,7 @@ export function loadConfig(file: string, overrides: ConfigOverrides = {}): Agent
       backoffMaxMs: uplink.backoff_max_ms,
     },
     blackbox: blackboxSettings(parsed.blackbox),
+    health: healthSettings(parsed.health),
     localApi: { socketPath, metricsPort: parsed.local_api.metrics_port },
     logLevel: parsed.log.level,
   };
@@ -232,6 +244,13 @@ function blackboxSettings(blackbox: z.output<typeof blackboxSchema>): AgentConfi
     filesMax: blackbox.files_max,
     sizeMaxBytes: blackbox.size_max_mb * MB,
   };
+}
+
+/** A window a second: so many seconds are so many windows. */
+function healthSettings(health: z.output<typeof healthSchema>): AnalyserSettings | undefined {
+  if (!health.enabled) return undefined;
+  const { false_alarms_per_hour: falseAlarmsPerHour, learn_s: fitWindows, calibrate_s: calibrateWindows } = health;
+  return { ...DEFAULT_ANALYSER, falseAlarmsPerHour, fitWindows, calibrateWindows };
 }
 
 function sourceSettings(

@@ -23,6 +23,7 @@ import type { AgentConfig } from './config.ts';
 import { CertificateRenewal } from './enroll/enroller.ts';
 import { IdentityStore, type StoredIdentity } from './enroll/identity.ts';
 import { type CommandOutcome, GuardLink } from './guard/guard-link.ts';
+import { HealthWatch } from './health/health-watch.ts';
 import { createLocalApp, createMetricsApp, type LocalAgent } from './local-api/app.ts';
 import { LocalServer } from './local-api/server.ts';
 import type { AgentStatus } from './local-api/status.ts';
@@ -76,6 +77,7 @@ export async function runAgent(config: AgentConfig, options: RunOptions, signal:
       outbox,
       link: () => uplink.status(),
       guard: () => guard?.status(),
+      health: () => health?.verdict(),
       identity,
     });
   const metrics = new AgentMetrics(
@@ -108,10 +110,23 @@ export async function runAgent(config: AgentConfig, options: RunOptions, signal:
 
   const tap = new SampleTap();
   const blackbox = config.blackbox && openBlackBox(config.blackbox, config, outbox, log);
+  const health =
+    config.health &&
+    new HealthWatch({
+      settings: config.health,
+      stateDir: config.stateDir,
+      clock,
+      log,
+      mayLearn: () => guard?.status()?.phase !== 'LATCHED',
+      report: (value) => outbox.appendState('health', value),
+      record: (event) => outbox.appendEvent(event),
+    });
+  await health?.load();
   let samplesConsumed = 0;
   const consumed = (sample: Sample): void => {
     tap.add(sample);
     blackbox?.add(sample);
+    health?.add(sample);
     samplesConsumed += 1;
     guard?.progress(samplesConsumed);
   };
@@ -191,6 +206,7 @@ export async function runAgent(config: AgentConfig, options: RunOptions, signal:
     sourceStage,
     ...(hasSerial ? [serial] : []),
     ...(guard ? [healthReporter(guard)] : []),
+    ...(health ? [health] : []),
     socketServer,
     ...(portServer ? [portServer] : []),
     renewal,

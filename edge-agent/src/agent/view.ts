@@ -1,8 +1,9 @@
+import type { HealthVerdict } from '@outrider/shared/health/verdict';
 import type { DeviceIdentity } from '@outrider/shared/ids';
 import { type Clock, type EpochMs, toIso } from '@outrider/shared/time';
 import type { StoredIdentity } from '../enroll/identity.ts';
 import type { GuardStatus } from '../guard/guard-link.ts';
-import type { AgentStatus, LaneView, OutboxView } from '../local-api/status.ts';
+import type { AgentStatus, HealthView, LaneView, OutboxView } from '../local-api/status.ts';
 import { LANES } from '../outbox/records.ts';
 import type { OutboxStats } from '../outbox/types.ts';
 import type { LinkStatus } from '../uplink/uplink.ts';
@@ -21,6 +22,7 @@ export interface ViewParts {
   readonly outbox: { stats(): OutboxStats };
   readonly link: () => LinkStatus;
   readonly guard: () => GuardStatus | undefined;
+  readonly health: () => HealthVerdict | undefined;
   readonly identity: () => StoredIdentity | undefined;
 }
 
@@ -29,6 +31,7 @@ export function agentStatus(parts: ViewParts): AgentStatus {
   const { device, version, bootId, pid, clock, board, outbox } = parts;
   const link = parts.link();
   const guard = parts.guard();
+  const health = parts.health();
   const identity = parts.identity();
   return {
     robot: { id: device.robotId, tenant: device.tenantId },
@@ -39,10 +42,28 @@ export function agentStatus(parts: ViewParts): AgentStatus {
       uptime_s: Math.round((clock.monotonicMs() - parts.startedMonoMs) / 1000),
     },
     failsafe: guard ? failsafeView(guard) : null,
+    health: health ? healthView(health) : null,
     sources: board.views(),
     outbox: outboxView(outbox.stats(), clock.epochMs()),
     link: { ...link, since: toIso(link.since), url: identity?.mqttUrl ?? null },
     certificate: identity ? { expires_at: toIso(identity.validTo), serial: identity.serialNumber } : null,
+  };
+}
+
+function healthView(verdict: HealthVerdict): HealthView {
+  return {
+    state: verdict.state,
+    progress: verdict.progress,
+    health_score: verdict.healthScore,
+    anomaly_score: verdict.anomalyScore,
+    risk_level: verdict.riskLevel,
+    alarm_since: verdict.alarmSinceMs === undefined ? null : toIso(verdict.alarmSinceMs as EpochMs),
+    signals: verdict.signals.map(({ signal, score, cost, sinceMs }) => ({
+      signal,
+      score,
+      cost,
+      since: toIso(sinceMs as EpochMs),
+    })),
   };
 }
 

@@ -1,4 +1,4 @@
-import type { AgentStatus, FailsafeView, LaneView, SourceView } from '../local-api/status.ts';
+import type { AgentStatus, FailsafeView, HealthView, LaneView, SourceView } from '../local-api/status.ts';
 
 const SECONDS_PER_DAY = 86_400;
 
@@ -8,6 +8,7 @@ export function formatStatus(status: AgentStatus): string {
   return [
     `robot        ${robot.tenant}.${robot.id}   agent ${agent.version}, pid ${agent.pid}, up ${duration(agent.uptime_s)}`,
     ...formatFailsafe(status.failsafe),
+    ...formatHealth(status.health),
     `link         ${link.state}${link.url ? ` ${link.url}` : ''}, since ${link.since}${link.reason ? `\n             ${link.reason}` : ''}`,
     `certificate  ${certificate ? `valid until ${certificate.expires_at}` : 'none; run: outrider-edge enroll'}`,
     `outbox       ${percent(outbox.fill)} of ${bytes(outbox.size_bytes_max)}${outbox.full ? ', FULL' : ''}, ${waiting(outbox.lanes)}`,
@@ -53,6 +54,20 @@ export function formatFailsafe(failsafe: FailsafeView | null): string[] {
       ({ cause, action: what, latched, detail }) =>
         `             - ${cause}: ${what}${latched ? ', latched' : ''}${detail ? `, ${detail}` : ''}`,
     ),
+  ];
+}
+
+/** The analyser's verdict for a person, a line each. */
+function formatHealth(health: HealthView | null | undefined): string[] {
+  if (!health) return [];
+  const { state, progress, health_score, anomaly_score, risk_level, alarm_since, signals } = health;
+  if (state === 'learning') return [`health       learning what is normal, ${percent(progress)} done`];
+  const anomaly = anomaly_score === null ? 'unknown' : anomaly_score.toFixed(2);
+  return [
+    `health       ${health_score.toFixed(2)}, anomaly ${anomaly}, risk ${risk_level}${alarm_since ? `, alarm since ${alarm_since}` : ''}`,
+    ...signals
+      .filter(({ cost }) => cost > 0)
+      .map(({ signal, cost, since }) => `             - ${signal}: costs ${cost.toFixed(2)} since ${since}`),
   ];
 }
 

@@ -9,6 +9,8 @@ export interface AgentStatus {
   };
   /** `null` while there is no guard to ask. */
   readonly failsafe: FailsafeView | null;
+  /** `null` when the analyser is switched off. */
+  readonly health: HealthView | null;
   readonly sources: readonly SourceView[];
   readonly outbox: OutboxView;
   readonly link: {
@@ -34,6 +36,19 @@ export interface FailsafeView {
   /** To be quoted by the next recovery. */
   readonly recover_nonce: string;
   readonly guard_pid: number;
+}
+
+/** What the analyser says of the robot. */
+export interface HealthView {
+  readonly state: 'learning' | 'watching';
+  /** Of the learning, 0 to 1. */
+  readonly progress: number;
+  readonly health_score: number;
+  /** 0.5 is where an alarm begins; `null` while nothing is learnt. */
+  readonly anomaly_score: number | null;
+  readonly risk_level: string;
+  readonly alarm_since: string | null;
+  readonly signals: readonly { signal: string; score: number; cost: number; since: string }[];
 }
 
 export interface SourceView {
