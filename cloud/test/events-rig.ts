@@ -106,7 +106,9 @@ export class Subscriber {
     const { port, folder, name, filter, tenant = 'default' } = options;
     const files = ['--cafile', `${folder}/ca.pem`, '--cert', `${folder}/${name}.pem`, '--key', `${folder}/${name}.key`];
     const where = ['-h', 'localhost', '-p', String(port), '-i', `events:${tenant}:${name}`, '-q', '1'];
-    this.#child = spawn('mosquitto_sub', [...where, ...files, '-t', filter, '-F', '%t %p', '-d'], {
+    const command = ['mosquitto_sub', ...where, ...files, '-t', filter, '-F', '%t %p', '-d'];
+    // Line by line: a pipe would be given whole blocks.
+    this.#child = spawn('stdbuf', ['-oL', ...command], {
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     this.#child.stdout?.on('data', (chunk: Buffer) => this.#take(chunk.toString()));
@@ -114,6 +116,10 @@ export class Subscriber {
       this.#errors += chunk.toString();
     });
     this.ended = new Promise((resolve) => this.#child.on('close', resolve));
+  }
+
+  get hasEnded(): boolean {
+    return this.#child.exitCode !== null;
   }
 
   /** Whether the broker has confirmed the subscription. */
