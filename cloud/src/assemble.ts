@@ -3,6 +3,7 @@ import type { Logger } from '@outrider/shared/log';
 import type { Service } from '@outrider/shared/service';
 import type { Clock } from '@outrider/shared/time';
 import type { Registry } from 'prom-client';
+import type { Alerts } from './alert/open-alerts.ts';
 import { createApi } from './api/api.ts';
 import type { Core, PublicUrls } from './api/core.ts';
 import { ApiMetrics } from './api/middleware/metrics.ts';
@@ -67,6 +68,7 @@ export interface ApiParts {
   readonly bus: DeviceBus;
   readonly certificates: CertificateRegistry;
   readonly instructionKeys: InstructionKeys;
+  readonly alerts: Alerts;
   readonly ingest: TelemetryIngest;
   readonly reader: TelemetryReader;
   readonly live: LiveFeed;
@@ -162,6 +164,8 @@ export function assembleApi(parts: ApiParts): AssembledApi {
   const databaseCheck: Check = { name: 'database', run: () => parts.database.ping() };
   const core: Core = {
     accounts: identity.accounts,
+    alerts: parts.alerts.desk,
+    webhooks: parts.alerts.webhooks,
     authenticator,
     certificates: parts.certificates,
     commands,
@@ -195,6 +199,15 @@ export function assembleApi(parts: ApiParts): AssembledApi {
     app,
     core,
     streams,
-    services: [streams, events, line, failsafe, recoverer, courier, new KeyKeeper(identity.keys, identity.tokens, log)],
+    services: [
+      streams,
+      events,
+      line,
+      failsafe,
+      recoverer,
+      courier,
+      new KeyKeeper(identity.keys, identity.tokens, log),
+      ...parts.alerts.services,
+    ],
   };
 }

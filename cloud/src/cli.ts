@@ -41,6 +41,10 @@ withStorage(program.command('serve'))
   .option('--server-names <names>', "more names for the server's certificate, by commas (SERVER_NAMES)")
   .option('--mqtt-url <url>', 'an external broker instead of the one in this process (MQTT_URL)')
   .option('--auth-mode <mode>', 'required | optional; optional only on loopback and outside production (AUTH_MODE)')
+  .option(
+    '--webhook-allow-private',
+    'let webhooks lead to private addresses and plain http, for development (WEBHOOK_ALLOW_PRIVATE)',
+  )
   .option('--log-level <level>', 'trace to fatal, or silent (LOG_LEVEL; default info)')
   .option('--retention-days <n>', 'how long telemetry is kept, 0 for ever (RETENTION_DAYS; default 30)')
   .option('--bootstrap-client-id <id>', 'first OAuth client (BOOTSTRAP_CLIENT_ID; default fleet-console)')

@@ -65,6 +65,13 @@ const SETTINGS = {
   secretKey: z.string().min(32).optional(),
   /** `optional` lets callers in without a token. Only on loopback and outside production. */
   authMode: z.enum(AUTH_MODES).default('required'),
+  /** Lets webhooks lead to private addresses and plain http. For development: a caller could then reach our network. */
+  webhookAllowPrivate: z
+    .union([
+      z.boolean(),
+      z.enum(['true', 'false', '1', '0'], 'must be true or false').transform((word) => word === 'true' || word === '1'),
+    ])
+    .default(false),
   logLevel: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),
   /** How long telemetry is kept. 0: for ever. [days] */
   retentionDays: wholeNumber(0, 36_500).default(30),
@@ -97,6 +104,7 @@ const ENVIRONMENT: Readonly<Record<ConfigName, string>> = {
   mqttUrl: 'MQTT_URL',
   secretKey: 'OUTRIDER_SECRET_KEY',
   authMode: 'AUTH_MODE',
+  webhookAllowPrivate: 'WEBHOOK_ALLOW_PRIVATE',
   logLevel: 'LOG_LEVEL',
   retentionDays: 'RETENTION_DAYS',
   bootstrapClientId: 'BOOTSTRAP_CLIENT_ID',

@@ -5,6 +5,7 @@ import { createLogger, type Logger } from '@outrider/shared/log';
 import { runStages, type Service } from '@outrider/shared/service';
 import { type Clock, systemClock } from '@outrider/shared/time';
 import { collectDefaultMetrics, Registry } from 'prom-client';
+import { openAlerts } from './alert/open-alerts.ts';
 import type { PublicUrls } from './api/core.ts';
 import { HttpServer } from './api/http-server.ts';
 import { assembleApi, assembleIdentity, type Identity } from './assemble.ts';
@@ -22,7 +23,7 @@ import { bootstrap } from './identity/bootstrap.ts';
 import { type Database, openDatabase } from './storage/database.ts';
 import { SqlEventLog } from './storage/event-store.ts';
 import { PgInstructionStore } from './storage/instruction-store.ts';
-import { openSecretBox } from './storage/secret-box.ts';
+import { openSecretBox, type SecretBox } from './storage/secret-box.ts';
 import { openTelemetry } from './telemetry/open-telemetry.ts';
 import { VERSION } from './version.ts';
 
@@ -34,6 +35,7 @@ interface Foundation {
   readonly certificates: CertificateRegistry;
   readonly clientCertificates: ClientCertificates;
   readonly instructionKeys: InstructionKeys;
+  readonly secrets: SecretBox;
   readonly dataDir: string;
 }
 
@@ -59,7 +61,7 @@ async function openFoundation(config: Config, log: Logger, clock: Clock): Promis
     const store = new PgInstructionStore(database);
     const instructionKeys = new InstructionKeys({ store, secrets, authority, clock, log });
     await instructionKeys.open();
-    return { database, identity, authority, certificates, clientCertificates, instructionKeys, dataDir };
+    return { database, identity, authority, certificates, clientCertificates, instructionKeys, secrets, dataDir };
   } catch (error) {
     await database.close();
     throw error;
@@ -117,6 +119,15 @@ export async function serve(config: Config, signal: AbortSignal): Promise<void> 
       ...(config.mqttUrl === undefined ? {} : { mqttUrl: config.mqttUrl }),
     });
     const telemetry = openTelemetry({ database, metrics, clock, log, retentionDays: config.retentionDays });
+    const alerts = openAlerts({
+      database,
+      secrets: foundation.secrets,
+      telemetry,
+      metrics,
+      clock,
+      log,
+      egress: { allowPrivate: config.webhookAllowPrivate },
+    });
     let urls: PublicUrls = { http: '', mqtt: '' };
     const api = assembleApi({
       identity,
@@ -124,6 +135,7 @@ export async function serve(config: Config, signal: AbortSignal): Promise<void> 
       bus,
       certificates,
       instructionKeys,
+      alerts,
       ingest: telemetry.ingest,
       reader: telemetry.reader,
       live: telemetry.live,

@@ -9,6 +9,7 @@ import { outrider } from '@outrider/shared/messages';
 import { runStages } from '@outrider/shared/service';
 import { systemClock } from '@outrider/shared/time';
 import { Registry } from 'prom-client';
+import { openAlerts } from '../src/alert/open-alerts.ts';
 import { HttpServer } from '../src/api/http-server.ts';
 import { type AssembledApi, assembleApi, assembleIdentity, type Identity } from '../src/assemble.ts';
 import type { DeviceBus, PresenceChange, Unsubscribe } from '../src/broker/bus.ts';
@@ -18,6 +19,7 @@ import { CertificateRegistry } from '../src/certificates/registry.ts';
 import { InstructionKeys } from '../src/failsafe/instruction-keys.ts';
 import type { AuthMode } from '../src/identity/authenticator.ts';
 import type { Scope } from '../src/identity/principal.ts';
+import type { EgressOptions } from '../src/notify/egress.ts';
 import { type Database, openDatabase } from '../src/storage/database.ts';
 import { PgInstructionStore } from '../src/storage/instruction-store.ts';
 import { openSecretBox } from '../src/storage/secret-box.ts';
@@ -130,7 +132,13 @@ export interface Answer {
 
 /** A real server on real sockets and a real database; only the robots' line is scripted. */
 export async function startHarness(
-  options: { authMode?: AuthMode; answerTimeoutMs?: number; recoverTimeoutMs?: number } = {},
+  options: {
+    authMode?: AuthMode;
+    answerTimeoutMs?: number;
+    recoverTimeoutMs?: number;
+    /** Where webhooks may lead. Absent: nowhere private. */
+    egress?: Partial<EgressOptions>;
+  } = {},
 ): Promise<Harness> {
   const folder = await mkdtemp(join(tmpdir(), 'outrider-api-'));
   const lines: string[] = [];
@@ -158,6 +166,15 @@ export async function startHarness(
   const metrics = new Registry();
   const telemetry = openTelemetry({ database, metrics, clock, log, retentionDays: 0 });
   await telemetry.prepare({ ownsSessions: true });
+  const alerts = openAlerts({
+    database,
+    secrets,
+    telemetry,
+    metrics,
+    clock,
+    log,
+    egress: { allowPrivate: false, ...options.egress },
+  });
   const bus = new ScriptedBus();
   let url = '';
   const api = assembleApi({
@@ -166,6 +183,7 @@ export async function startHarness(
     bus,
     certificates,
     instructionKeys,
+    alerts,
     ingest: telemetry.ingest,
     reader: telemetry.reader,
     live: telemetry.live,

@@ -1,5 +1,6 @@
 import type { Logger } from '@outrider/shared/log';
 import type { Clock } from '@outrider/shared/time';
+import type { AlertDesk } from '../alert/alert-desk.ts';
 import type { CertificateRegistry } from '../certificates/registry.ts';
 import type { CommandDispatcher } from '../command/dispatcher.ts';
 import type { LiveTickets } from '../dashboard/tickets.ts';
@@ -14,6 +15,7 @@ import type { Authenticator } from '../identity/authenticator.ts';
 import type { IdentityStore } from '../identity/ports.ts';
 import type { SigningKeys } from '../identity/signing-keys.ts';
 import type { Tokens } from '../identity/tokens.ts';
+import type { WebhookDesk } from '../notify/webhook-desk.ts';
 import type { LiveFeed, TelemetryIngest, TelemetryReader } from '../telemetry/ports.ts';
 import type { ApiMetrics } from './middleware/metrics.ts';
 import type { Readiness } from './system/readiness.ts';
@@ -21,6 +23,8 @@ import type { Readiness } from './system/readiness.ts';
 /** The operations that the surfaces translate to and from. */
 export interface Core {
   readonly accounts: Accounts;
+  readonly alerts: AlertDesk;
+  readonly webhooks: WebhookDesk;
   readonly authenticator: Authenticator;
   readonly certificates: CertificateRegistry;
   readonly commands: CommandDispatcher;

@@ -2,6 +2,7 @@ import type { StreamHub } from '../../dashboard/stream-hub.ts';
 import type { Core } from '../core.ts';
 import type { Surface } from '../surface.ts';
 import type { Throttle } from '../throttle.ts';
+import { registerAlerts } from './alerts.ts';
 import { registerAuth } from './auth.ts';
 import { registerCommands } from './commands.ts';
 import { registerDashboard } from './dashboard.ts';
@@ -19,6 +20,7 @@ export const sigmaSurface = (core: Core, hub: StreamHub, throttle: Throttle): Su
     registerTelemetry(router, core);
     registerRobots(router, core);
     registerCommands(router, core);
+    registerAlerts(router, core);
     registerDashboard(router, core, hub);
   },
   renderError: renderSigmaError,
