@@ -1,0 +1,14 @@
+import { bigint, customType, pgTable, timestamp } from 'drizzle-orm/pg-core';
+import { robot } from './schema.ts';
+
+const bytea = customType<{ data: Uint8Array; driverData: Uint8Array }>({ dataType: () => 'bytea' });
+
+/** What the control plane learnt of a robot whose edge does not judge itself, so that replicas agree. */
+export const healthModel = pgTable('health_model', {
+  robotPk: bigint('robot_pk', { mode: 'number' })
+    .primaryKey()
+    .references(() => robot.robotPk),
+  /** As `encodeModel` wrote it. */
+  body: bytea('body').notNull(),
+  learntAt: timestamp('learnt_at', { withTimezone: true, precision: 3, mode: 'date' }).notNull(),
+});
