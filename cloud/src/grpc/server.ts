@@ -6,6 +6,8 @@ import type { Core } from '../api/core.ts';
 import { Throttle } from '../api/throttle.ts';
 import type { ClientCertificates } from '../certificates/client-certificates.ts';
 import { Calls, type Methods } from './calls.ts';
+import { commandService } from './command-service.ts';
+import { eventService } from './event-service.ts';
 import { failsafeService } from './failsafe-service.ts';
 import { GrpcMetrics } from './grpc-metrics.ts';
 import { TlsListener } from './listener.ts';
@@ -77,6 +79,8 @@ export class GrpcServer implements Service {
     const services = new Map<string, Methods>([
       [`${PACKAGE}.TelemetryService`, telemetryService(core, calls)],
       [`${PACKAGE}.RobotHealthService`, robotHealthService(core, calls)],
+      [`${PACKAGE}.CommandService`, commandService(core, calls)],
+      [`${PACKAGE}.EventService`, eventService(core, calls)],
       [FAILSAFE, failsafeService(core, calls)],
     ]);
     const reflection = reflectionService(calls);

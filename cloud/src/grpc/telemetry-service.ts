@@ -5,6 +5,7 @@ import { TelemetryEnvelope } from '../api/sigma/schemas.ts';
 import { ingestEvents } from '../api/sigma/telemetry.ts';
 import { validate } from '../api/validation.ts';
 import type { Calls, Methods } from './calls.ts';
+import { said } from './said.ts';
 
 const { TelemetryFrame, TelemetryAck } = outrider.api.v1;
 type Event = outrider.api.v1.TelemetryEvent.$Properties;
@@ -43,20 +44,5 @@ function wireEvent(event: Event): Record<string, unknown> {
     ...(thermal.length > 0
       ? { thermal: Object.fromEntries(thermal.map(({ name, celsius }) => [`${name ?? ''}_c`, celsius ?? 0])) }
       : {}),
-  };
-}
-
-/** proto3 does not send zeros: a vector's are said all the same. */
-const ZEROS = { x: 0, y: 0, z: 0 };
-
-function said(value: unknown, key = ''): unknown {
-  if (Array.isArray(value)) return value.map((item) => said(item));
-  if (typeof value !== 'object' || value === null) return value;
-  const given = Object.entries(value)
-    .filter(([, item]) => item !== null && item !== undefined && !(Array.isArray(item) && item.length === 0))
-    .map(([name, item]) => [name, said(item, name)] as const);
-  return {
-    ...(key === 'angular_velocity' || key === 'linear_acceleration' ? ZEROS : {}),
-    ...Object.fromEntries(given),
   };
 }

@@ -34,7 +34,7 @@ const JointTargetBody = z.strictObject({
     }),
 });
 
-const CommandRequest = z
+export const CommandRequest = z
   .strictObject({
     command: z.enum(COMMAND_KINDS).openapi({
       description:
@@ -155,7 +155,7 @@ export function registerCommands(router: Router, core: Core): void {
         traceId: c.get('requestId'),
       });
       if (!isNew) c.header('Idempotency-Replayed', 'true');
-      return c.json(encode(command, robot.robotId), 202);
+      return c.json(describeCommand(command, robot.robotId), 202);
     },
   );
   router.add(
@@ -182,7 +182,7 @@ export function registerCommands(router: Router, core: Core): void {
       const before = query.cursor === undefined ? undefined : readCursor(query.cursor);
       const page = await core.commands.list(robot, { status: query.status, limit: query.limit, before });
       return c.json({
-        commands: page.commands.map((command) => encode(command, robot.robotId)),
+        commands: page.commands.map((command) => describeCommand(command, robot.robotId)),
         next_cursor: page.next ? writeCursor(page.next) : null,
       });
     },
@@ -204,7 +204,7 @@ export function registerCommands(router: Router, core: Core): void {
     },
     async ({ principal, params }, c) => {
       const robot = await core.robots.find(principal, params.robot_id);
-      return c.json(encode(await core.commands.get(robot, params.command_id), robot.robotId));
+      return c.json(describeCommand(await core.commands.get(robot, params.command_id), robot.robotId));
     },
   );
   router.add(
@@ -226,7 +226,7 @@ export function registerCommands(router: Router, core: Core): void {
     async ({ principal, params }, c) => {
       const robot = await core.robots.find(principal, params.robot_id);
       const command = await core.commands.cancel(robot, params.command_id, principal.sub);
-      return c.json(encode(command, robot.robotId), hasEnded(command.status) ? 200 : 202);
+      return c.json(describeCommand(command, robot.robotId), hasEnded(command.status) ? 200 : 202);
     },
   );
 }
@@ -256,7 +256,8 @@ function readCursor(text: string): CommandCursor {
 
 const iso = (atMs: number): string => new Date(atMs).toISOString();
 
-function encode(command: Command, robotId: string): z.output<typeof CommandReply> {
+/** A command as callers read it. */
+export function describeCommand(command: Command, robotId: string): z.output<typeof CommandReply> {
   const { parameters } = command;
   return {
     command_id: command.commandId,
