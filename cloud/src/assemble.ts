@@ -15,6 +15,8 @@ import { CommandCourier } from './command/courier.ts';
 import { CommandDispatcher } from './command/dispatcher.ts';
 import { readCommandFacts } from './command/facts.ts';
 import { CommandWatchers } from './command/watchers.ts';
+import { FleetOverview } from './dashboard/overview.ts';
+import { levelOf } from './dashboard/service-levels.ts';
 import { StreamHub } from './dashboard/stream-hub.ts';
 import { LiveTickets } from './dashboard/tickets.ts';
 import { EventFeed } from './events/event-feed.ts';
@@ -39,6 +41,7 @@ import { SqlEventLog } from './storage/event-store.ts';
 import { PgFleetStore } from './storage/fleet-store.ts';
 import { PgIdentityStore } from './storage/identity-store.ts';
 import { PgInstructionStore } from './storage/instruction-store.ts';
+import { SqlOverviewStore } from './storage/overview-store.ts';
 import type { LiveFeed, TelemetryIngest, TelemetryReader } from './telemetry/ports.ts';
 
 /** Tokens keep their meaning when the server's address changes, so neither is a URL. */
@@ -174,6 +177,12 @@ export function assembleApi(parts: ApiParts): AssembledApi {
     instructionKeys: parts.instructionKeys,
     identityStore: identity.store,
     events,
+    overview: new FleetOverview({
+      store: new SqlOverviewStore(parts.database),
+      levels: metrics.levels,
+      decision: () => levelOf(parts.metrics, 'outrider_decision_window_seconds', { since: 'recorded' }),
+      now: () => clock.epochMs(),
+    }),
     ingest: parts.ingest,
     live,
     metrics,

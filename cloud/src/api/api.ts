@@ -37,6 +37,7 @@ export function createApi(core: Core, hub: StreamHub, options: ApiOptions): Open
   app.use('*', requestContext({ clock: core.clock, log: core.log, metrics: core.metrics, surfaceFor }));
   app.onError((error, c) => {
     const failure = asDomainError(error);
+    c.set('failureCode', failure.code);
     if (failure.cause !== undefined && (failure.code === 'internal' || failure.code === 'unavailable'))
       core.log.error({ err: failure.cause, requestId: c.get('requestId') }, 'request.failed');
     errorHeaders(failure, c);

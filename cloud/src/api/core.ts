@@ -3,6 +3,7 @@ import type { Clock } from '@outrider/shared/time';
 import type { AlertDesk } from '../alert/alert-desk.ts';
 import type { CertificateRegistry } from '../certificates/registry.ts';
 import type { CommandDispatcher } from '../command/dispatcher.ts';
+import type { FleetOverview } from '../dashboard/overview.ts';
 import type { LiveTickets } from '../dashboard/tickets.ts';
 import type { EventReader } from '../events/ports.ts';
 import type { FailsafeDispatcher } from '../failsafe/dispatcher.ts';
@@ -33,6 +34,7 @@ export interface Core {
   readonly instructionKeys: InstructionKeys;
   readonly identityStore: IdentityStore;
   readonly events: EventReader;
+  readonly overview: FleetOverview;
   readonly ingest: TelemetryIngest;
   readonly live: LiveFeed;
   readonly metrics: ApiMetrics;

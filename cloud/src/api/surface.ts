@@ -18,6 +18,8 @@ export interface ApiEnv {
     startedAtMs: number;
     routePath: string | undefined;
     allowance: Allowance | undefined;
+    /** What went wrong, in the domain's words. */
+    failureCode: DomainErrorCode | undefined;
   };
 }
 export type ApiContext = Context<ApiEnv>;

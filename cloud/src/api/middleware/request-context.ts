@@ -40,6 +40,12 @@ export function requestContext(deps: {
       { method: c.req.method, route: c.get('routePath') ?? 'none', status: String(status) },
       durationMs / 1000,
     );
+    metrics.observeOperation(
+      { method: c.req.method, route: c.get('routePath') ?? '', status },
+      c.get('failureCode'),
+      durationMs / 1000,
+      clock.epochMs(),
+    );
     const principal = c.get('principal');
     const entry = {
       requestId,

@@ -7,6 +7,7 @@ import { registerAuth } from './auth.ts';
 import { registerCommands } from './commands.ts';
 import { registerDashboard } from './dashboard.ts';
 import { renderSigmaError } from './errors.ts';
+import { registerOverview } from './overview.ts';
 import { registerRobots } from './robots.ts';
 import { registerTelemetry } from './telemetry.ts';
 
@@ -21,6 +22,7 @@ export const sigmaSurface = (core: Core, hub: StreamHub, throttle: Throttle): Su
     registerRobots(router, core);
     registerCommands(router, core);
     registerAlerts(router, core);
+    registerOverview(router, core);
     registerDashboard(router, core, hub);
   },
   renderError: renderSigmaError,
