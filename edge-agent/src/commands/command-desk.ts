@@ -15,8 +15,8 @@ import type { TrustedKeys } from './trusted-keys.ts';
 const { Instruction, SignedInstruction } = outrider.v1;
 type Instruction = outrider.v1.Instruction;
 
-/** The robot's wall clock counts for `issued_at_ms` when the cloud's differs by no more. */
-const CLOCK_AGREES_MS = 2000;
+/** What the cloud's time, as it is known here, may be off by. */
+const CLOCK_OFF_MS_MAX = 2000;
 const COMMAND_ID_PATTERN = /^[A-Za-z0-9._-]{1,64}$/;
 
 /** What became of something that the guard was asked. */
@@ -75,7 +75,8 @@ export class CommandDesk {
   readonly #running = new Map<string, Promise<Reply>>();
   readonly #executor: CommandExecutor | undefined;
   #say: ((reply: Reply) => void) | undefined;
-  #clockSkewMs: number | undefined;
+  /** The cloud's wall clock less our `awakeOrAsleepMs`; `undefined` when it is not known. [ms] */
+  #cloudAheadMs: number | undefined;
 
   constructor(options: CommandDeskOptions) {
     this.#options = options;
@@ -86,7 +87,9 @@ export class CommandDesk {
 
   /** What the cloud's clock is ahead of ours, measured on this connection; `undefined` when it is not known. [ms] */
   noteClockSkew(skewMs: number | undefined): void {
-    this.#clockSkewMs = skewMs;
+    const { clock } = this.#options;
+    // Our wall clock may be wrong by years, and be set at any time: from here on it is not asked again.
+    this.#cloudAheadMs = skewMs === undefined ? undefined : clock.epochMs() + skewMs - this.#sinceSomeTimeMs();
   }
 
   /** Where to say what comes of a command after its first answer; `undefined` while there is no line. */
@@ -232,8 +235,8 @@ export class CommandDesk {
     const waitedMs = clock.monotonicMs() - receivedAt;
     if (waitedMs > ttlMs)
       return no('expired', `it was good for ${ttlMs} ms and waited here for ${Math.round(waitedMs)}`);
-    const ageMs = clock.epochMs() - issuedAtMs;
-    if (this.#isClockGood() && ageMs > ttlMs + CLOCK_AGREES_MS)
+    const ageMs = this.#cloudAheadMs === undefined ? 0 : this.#cloudAheadMs + this.#sinceSomeTimeMs() - issuedAtMs;
+    if (ageMs > ttlMs + CLOCK_OFF_MS_MAX)
       return no('expired', `it was good for ${ttlMs} ms and was issued ${Math.round(ageMs)} ms ago`);
     if (!target) return undefined;
     const present = target.status()?.motionEpoch;
@@ -244,8 +247,9 @@ export class CommandDesk {
     return undefined;
   }
 
-  #isClockGood(): boolean {
-    return this.#clockSkewMs !== undefined && Math.abs(this.#clockSkewMs) <= CLOCK_AGREES_MS;
+  #sinceSomeTimeMs(): number {
+    const { clock } = this.#options;
+    return clock.awakeOrAsleepMs?.() ?? clock.monotonicMs();
   }
 
   #begin({ commandId, verb, counter }: Instruction): void {

@@ -1,4 +1,5 @@
 import type { Campaign } from './campaign.ts';
+import { clockTrips, wrongClocks } from './clocks.ts';
 import { fullDisks } from './full-disks.ts';
 import { hostDeaths, nuisanceStops } from './host-deaths.ts';
 import { identities } from './identities.ts';
@@ -20,5 +21,7 @@ export const CAMPAIGNS: readonly Campaign[] = [
   latchSlots,
   fullDisks,
   identities,
+  wrongClocks,
+  clockTrips,
   simulation,
 ];

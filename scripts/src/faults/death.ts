@@ -43,6 +43,11 @@ export async function die(rig: McuRig, seed: number): Promise<DeathTimes> {
     rig.changes.slice(seen).find(({ motion }) => !motion),
   );
   await sleep(50);
+  if (death === 'stop' && random.chance(0.5)) {
+    // A computer that slept: the guard goes on as if nothing had been.
+    rig.guard.kill('SIGCONT');
+    await sleep(random.int(50, 400));
+  }
   must(!isMoving(rig), 'it moves again by itself');
   await rig.endGuard();
   if (death === 'port') rig.hideLine(false);

@@ -43,6 +43,8 @@ export const MCU_JOINTS = ['yaw', 'roll', 'pitch'].flatMap((axis) => [`left_hip_
 MCU_JOINTS.push('left_knee_pitch', 'right_knee_pitch', 'waist_yaw', 'waist_roll', 'left_elbow', 'neck_yaw');
 const MCU_LIMITS = { position_min_rad: -2, position_max_rad: 2, velocity_max_radps: 6, effort_max_nm: 60 };
 const PATIENCE_MS = 10_000;
+/** A machine that is busy enough keeps a robot from being let go for long; that is not what is tried. */
+const RECOVERY_PATIENCE_MS = 120_000;
 
 /** The real firmware on a pty, the real guard process, and in this process an agent that keeps what it hears. */
 export class McuRig {
@@ -57,14 +59,20 @@ export class McuRig {
   readonly #dir = newDiskFolder('mcu');
   readonly #outbox = openOutbox(join(this.#dir, 'outbox'), systemClock, 64 * 1024 * 1024);
   readonly #stop = new AbortController();
+  readonly #preloads: readonly string[];
   #mcu: ChildProcess | undefined;
   #linkDone: Promise<void> = Promise.resolve();
   #outboxDone: Promise<void> = Promise.resolve();
   #samples = 0;
   #stored = 0;
 
-  static async start(scheduling: 'fifo' | 'other' | 'auto'): Promise<McuRig> {
-    const rig = new McuRig();
+  private constructor(preloads: readonly string[]) {
+    this.#preloads = [SICKNESS, ...preloads];
+  }
+
+  /** @param preloads Modules that the guard's process loads before its program. */
+  static async start(scheduling: 'fifo' | 'other' | 'auto', preloads: readonly string[] = []): Promise<McuRig> {
+    const rig = new McuRig(preloads);
     try {
       await rig.#startMcu();
       const config = {
@@ -105,7 +113,8 @@ export class McuRig {
   }
 
   startGuard(): void {
-    const guard = spawn(process.execPath, ['--import', SICKNESS, GUARD, '--config', this.#configPath], {
+    const preloads = this.#preloads.flatMap((path) => ['--import', path]);
+    const guard = spawn(process.execPath, [...preloads, GUARD, '--config', this.#configPath], {
       stdio: ['ignore', 'ignore', 'pipe'],
     });
     guard.stderr.on('data', (bytes: Buffer) => {
@@ -163,7 +172,7 @@ export class McuRig {
 
   /** Recovers until the robot moves. What the load has stopped before it was seen to move is recovered again. */
   async recover(): Promise<void> {
-    const endMs = systemClock.monotonicMs() + PATIENCE_MS;
+    const endMs = systemClock.monotonicMs() + RECOVERY_PATIENCE_MS;
     for (;;) {
       const { latchId, recoverNonce, phase } = this.link.status() ?? {};
       if (phase === 'ARMED' && this.lastChange?.motion === true) return;

@@ -1,9 +1,12 @@
+import { fileURLToPath } from 'node:url';
 import { type DeathTimes, die } from './death.ts';
 import { McuRig } from './mcu-rig.ts';
 import { type TripTimes, tripOfAgent, tripOfMcu } from './trip.ts';
 
+const SICK_CLOCK = fileURLToPath(new URL('./sick-clock.js', import.meta.url));
+
 /** What is done on a rig, by name. */
-const TRIALS = { trip: tripOfMcu, 'agent-trip': tripOfAgent, death: die } as const;
+const TRIALS = { trip: tripOfMcu, 'agent-trip': tripOfAgent, 'clock-trip': tripOfMcu, death: die } as const;
 export type TrialName = keyof typeof TRIALS;
 export type TrialData = TripTimes | DeathTimes;
 export type RigScheduling = 'fifo' | 'other' | 'auto';
@@ -18,7 +21,10 @@ export interface RigReply {
 const [, , name = '', scheduling = 'auto'] = process.argv;
 const trial = TRIALS[name as TrialName];
 const reply = (message: RigReply): void => void process.send?.(message);
-let rig = await McuRig.start(scheduling as RigScheduling);
+const preloads: readonly string[] = name === 'clock-trip' ? [SICK_CLOCK] : [];
+if (preloads.length > 0) await import(SICK_CLOCK);
+const start = (): Promise<McuRig> => McuRig.start(scheduling as RigScheduling, preloads);
+let rig = await start();
 let last = Promise.resolve();
 
 process.on('message', (seed: number) => {
@@ -34,7 +40,7 @@ async function run(seed: number): Promise<void> {
     const what = error instanceof Error ? (error.stack ?? error.message) : String(error);
     // What one trial has broken must not fail the next.
     await rig.close();
-    rig = await McuRig.start(scheduling as RigScheduling);
+    rig = await start();
     reply({ seed, what });
   }
 }

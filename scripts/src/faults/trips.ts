@@ -45,7 +45,7 @@ function campaign({ id, title, trial, scheduling, full }: Kind): Campaign {
           ...done,
           figures:
             `deciding sample received → stopped: ${quantiles(decided)} (${decided.length} trips; goal ${goal}: ${isMet ? 'met' : '**missed**'}); ` +
-            `fault made → stopped: ${quantiles(whole)} (${whole.length}); stopped for the load instead: ${countsOf(nuisances)}`,
+            `fault made → stopped, with debounce and silence: ${quantiles(whole)} (${whole.length}, ${whole.filter((ms) => ms > MAX_MS).length} over ${MAX_MS} ms); stopped for the load instead: ${countsOf(nuisances)}`,
           detail: [
             `${RIGS} robots at once. ${Load.words}`,
             histogram('deciding sample received → stopped', decided, EDGES_MS),
@@ -60,8 +60,15 @@ function campaign({ id, title, trial, scheduling, full }: Kind): Campaign {
   };
 }
 
+/** "deciding sample received → stopped: …; fault made → stopped: …" */
+export function tripFigures(times: readonly TripTimes[]): string {
+  const decided = times.flatMap(({ decidedMs }) => decidedMs ?? []);
+  const whole = times.flatMap(({ wholeMs }) => wholeMs ?? []);
+  return `deciding sample received → stopped: ${quantiles(decided)}; fault made → stopped: ${quantiles(whole)}`;
+}
+
 /** "3 (source_stale 2, agent_stuck 1)" */
-function countsOf(words: readonly string[]): string {
+export function countsOf(words: readonly string[]): string {
   const counts = new Map<string, number>();
   for (const word of words) counts.set(word, (counts.get(word) ?? 0) + 1);
   return counts.size === 0

@@ -7,12 +7,21 @@ const BASE_EPOCH_MS = 1_790_000_000_000;
 export class VirtualClock implements Clock {
   #monotonicMs = 1000;
   #wallOffsetMs = BASE_EPOCH_MS;
+  #asleepMs = 0;
 
   epochMs = (): EpochMs => (this.#monotonicMs + this.#wallOffsetMs) as EpochMs;
   monotonicMs = (): MonotonicMs => this.#monotonicMs as MonotonicMs;
 
+  awakeOrAsleepMs = (): number => this.#monotonicMs + this.#asleepMs;
+
   advance(ms: number): void {
     this.#monotonicMs += ms;
+  }
+
+  /** The computer sleeps: only the monotonic clock stands still. */
+  sleep(ms: number): void {
+    this.#asleepMs += ms;
+    this.#wallOffsetMs += ms;
   }
 
   /** Sets the wall clock forward or, with a negative number, back. */
