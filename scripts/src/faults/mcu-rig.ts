@@ -43,7 +43,7 @@ export const MCU_JOINTS = ['yaw', 'roll', 'pitch'].flatMap((axis) => [`left_hip_
 MCU_JOINTS.push('left_knee_pitch', 'right_knee_pitch', 'waist_yaw', 'waist_roll', 'left_elbow', 'neck_yaw');
 const MCU_LIMITS = { position_min_rad: -2, position_max_rad: 2, velocity_max_radps: 6, effort_max_nm: 60 };
 const PATIENCE_MS = 10_000;
-/** A machine that is busy enough keeps a robot from being let go for long; that is not what is tried. */
+/** A machine that is busy enough keeps a guard from starting and a robot from being let go; that is not what is tried. */
 const RECOVERY_PATIENCE_MS = 120_000;
 
 /** The real firmware on a pty, the real guard process, and in this process an agent that keeps what it hears. */
@@ -149,14 +149,14 @@ export class McuRig {
   }
 
   /** Polls until something is there. @throws Error that names what did not come. */
-  async until<T>(what: string, look: () => T | undefined | false): Promise<T> {
-    const endMs = systemClock.monotonicMs() + PATIENCE_MS;
+  async until<T>(what: string, look: () => T | undefined | false, patienceMs = PATIENCE_MS): Promise<T> {
+    const endMs = systemClock.monotonicMs() + patienceMs;
     for (;;) {
       const found = look();
       if (found !== undefined && found !== false) return found;
       if (systemClock.monotonicMs() > endMs)
         throw new Error(
-          `waited ${PATIENCE_MS} ms for ${what}; MCU ${JSON.stringify(this.lastChange)}, guard ` +
+          `waited ${patienceMs} ms for ${what}; MCU ${JSON.stringify(this.lastChange)}, guard ` +
             `${JSON.stringify(this.link.status())}\n${this.log.slice(-6).join('\n')}`,
         );
       await sleep(2);
@@ -164,10 +164,11 @@ export class McuRig {
   }
 
   untilStatus(what: string, holds: (status: GuardStatus) => boolean): Promise<GuardStatus> {
-    return this.until(what, () => {
+    const look = (): GuardStatus | undefined => {
       const status = this.link.status();
       return status && holds(status) ? status : undefined;
-    });
+    };
+    return this.until(what, look, RECOVERY_PATIENCE_MS);
   }
 
   /** Recovers until the robot moves. What the load has stopped before it was seen to move is recovered again. */
