@@ -4,6 +4,7 @@ import { drizzle } from 'drizzle-orm/postgres-js';
 import { migrate } from 'drizzle-orm/postgres-js/migrator';
 import postgres from 'postgres';
 import type { Database, Queryable } from './database.ts';
+import { type Client, lastingClient, PostgresPool } from './postgres-pool.ts';
 import * as schema from './schema.ts';
 
 const OID_INT8 = 20;
@@ -12,6 +13,7 @@ const MIGRATION_LOCK = '8032485094713745778';
 const RAW_CONNECTIONS_MAX = 8;
 const ORM_CONNECTIONS_MAX = 4;
 const CONNECT_TIMEOUT_S = 10;
+const RECONNECT_DELAY_S = 0.1;
 
 /** int8 as a JavaScript number: every one of ours stays below 2^53. */
 const int8 = { to: OID_INT8, from: [OID_INT8], serialize: String, parse: Number };
@@ -25,46 +27,44 @@ interface SocketTarget {
 
 /** Opens pools on a PostgreSQL server. */
 export async function openPostgres(url: string, migrationsFolder: string): Promise<Database> {
-  const raw = createClient(url, RAW_CONNECTIONS_MAX);
-  // drizzle changes the type parsers of the client it is given, so it gets its own.
-  const ormClient = createClient(url, ORM_CONNECTIONS_MAX);
   try {
     await migrateUnderLock(url, migrationsFolder);
-    return new PostgresDatabase(raw, ormClient);
+    return new PostgresDatabase(url);
   } catch (cause) {
-    await Promise.allSettled([raw.end({ timeout: 1 }), ormClient.end({ timeout: 1 })]);
     throw new DomainError('unavailable', `the PostgreSQL server did not open: ${errorMessage(cause)}`, { cause });
   }
 }
 
-function createClient(url: string, max: number) {
+function createClient(url: string, max: number, onLost: () => void = () => undefined): Client {
   const options = {
     max,
     types: { int8 },
     connect_timeout: CONNECT_TIMEOUT_S,
+    // A connection that is closed costs the whole client; see postgres-pool.ts.
+    max_lifetime: null,
+    // Who asks waits longer each time; by itself postgres.js would let the first question after an outage wait 20 s.
+    backoff: () => RECONNECT_DELAY_S,
     connection: { application_name: 'outrider-cloud' },
     onnotice: () => undefined,
     // postgres.js leaves Nagle's algorithm on, which costs 40 ms on larger writes.
-    socket: (target: SocketTarget) => openSocket(target),
+    socket: (target: SocketTarget) => openSocket(target, onLost),
   };
   return postgres(url, options);
 }
 
-function openSocket(target: SocketTarget): Promise<Socket> {
-  return new Promise((resolve, reject) => {
-    const socket = target.path
-      ? connect(target.path)
-      : connect({ host: target.host[0] ?? 'localhost', port: target.port[0] ?? 5432 });
-    socket.setNoDelay(true);
-    const expired = setTimeout(() => socket.destroy(new Error('connect timed out')), CONNECT_TIMEOUT_S * 1000);
-    socket.once('error', reject);
-    socket.once('connect', () => {
-      clearTimeout(expired);
-      socket.off('error', reject);
-      resolve(socket);
-    });
-    socket.once('close', () => clearTimeout(expired));
-  });
+/**
+ * Gives the socket before it is connected: a promise that is rejected instead would cost postgres.js one of its
+ * connections for good.
+ */
+function openSocket(target: SocketTarget, onLost: () => void): Socket {
+  const socket = target.path
+    ? connect(target.path)
+    : connect({ host: target.host[0] ?? 'localhost', port: target.port[0] ?? 5432 });
+  socket.setNoDelay(true);
+  // postgres.js adds its own listener a moment later.
+  socket.on('error', () => undefined);
+  socket.once('connect', () => socket.once('close', onLost));
+  return socket;
 }
 
 async function migrateUnderLock(url: string, migrationsFolder: string): Promise<void> {
@@ -79,44 +79,46 @@ async function migrateUnderLock(url: string, migrationsFolder: string): Promise<
   }
 }
 
-type Client = ReturnType<typeof createClient>;
 type Parameters = NonNullable<globalThis.Parameters<Client['unsafe']>[1]>;
 
 class PostgresDatabase implements Database {
   readonly kind = 'postgres';
   readonly orm: Database['orm'];
-  readonly #raw: Client;
-  readonly #ormClient: Client;
+  readonly #raw: PostgresPool;
+  readonly #ormPool: PostgresPool;
   #closed: Promise<void> | undefined;
 
-  constructor(raw: Client, ormClient: Client) {
-    this.#raw = raw;
-    this.#ormClient = ormClient;
-    this.orm = drizzle(ormClient, { schema });
+  constructor(url: string) {
+    this.#raw = new PostgresPool((onLost) => createClient(url, RAW_CONNECTIONS_MAX, onLost));
+    // drizzle changes the type parsers of the client it is given, so it gets its own, and each new one is shown to it.
+    this.#ormPool = new PostgresPool((onLost) => {
+      const client = createClient(url, ORM_CONNECTIONS_MAX, onLost);
+      drizzle(client);
+      return client;
+    });
+    this.orm = drizzle(lastingClient(this.#ormPool), { schema });
   }
 
   async query<T>(text: string, parameters: readonly unknown[] = []): Promise<T[]> {
-    return [...((await this.#raw.unsafe(text, [...parameters] as Parameters, { prepare: true })) as Iterable<T>)];
+    const rows = await this.#raw.client.unsafe(text, [...parameters] as Parameters, { prepare: true });
+    return [...(rows as Iterable<T>)];
   }
 
   async transaction<T>(work: (tx: Queryable) => Promise<T>): Promise<T> {
-    const outcome = await this.#raw.begin(async (tx) => {
+    return await this.#raw.begin(async (tx) => {
       const query = async <R>(text: string, parameters: readonly unknown[] = []): Promise<R[]> => [
         ...((await tx.unsafe(text, [...parameters] as Parameters, { prepare: true })) as Iterable<R>),
       ];
-      return { result: await work({ query }) };
+      return await work({ query });
     });
-    return (outcome as { result: T }).result;
   }
 
   async ping(): Promise<void> {
-    await this.#raw.unsafe('select 1');
+    await this.#raw.client.unsafe('select 1');
   }
 
   close(): Promise<void> {
-    this.#closed ??= Promise.all([this.#raw.end({ timeout: 5 }), this.#ormClient.end({ timeout: 5 })]).then(
-      () => undefined,
-    );
+    this.#closed ??= Promise.all([this.#raw.end(), this.#ormPool.end()]).then(() => undefined);
     return this.#closed;
   }
 }
