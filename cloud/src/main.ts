@@ -19,9 +19,11 @@ import type { Config } from './config.ts';
 import { EventPublisher } from './events/publisher.ts';
 import { InstructionKeys } from './failsafe/instruction-keys.ts';
 import { GrpcServer } from './grpc/server.ts';
+import { CLOUD_ANALYSER, HealthKeeper } from './health/health-keeper.ts';
 import { bootstrap } from './identity/bootstrap.ts';
 import { type Database, openDatabase } from './storage/database.ts';
 import { SqlEventLog } from './storage/event-store.ts';
+import { SqlHealthStore } from './storage/health-store.ts';
 import { PgInstructionStore } from './storage/instruction-store.ts';
 import { openSecretBox, type SecretBox } from './storage/secret-box.ts';
 import { openTelemetry } from './telemetry/open-telemetry.ts';
@@ -128,6 +130,14 @@ export async function serve(config: Config, signal: AbortSignal): Promise<void> 
       log,
       egress: { allowPrivate: config.webhookAllowPrivate },
     });
+    const health = new HealthKeeper({
+      store: new SqlHealthStore(database),
+      settings: CLOUD_ANALYSER,
+      metrics,
+      clock,
+      log,
+    });
+    telemetry.onStored((outcomes) => health.stored(outcomes));
     let urls: PublicUrls = { http: '', mqtt: '' };
     const api = assembleApi({
       identity,
@@ -209,7 +219,7 @@ export async function serve(config: Config, signal: AbortSignal): Promise<void> 
     };
     // Stopped first to last: no new work, streams, listeners, the robots' line, and what stores.
     await runStages(
-      [announceStop, ...api.services, publisher, http, https, bus, inbox, telemetry.maintenance],
+      [announceStop, ...api.services, publisher, http, https, bus, inbox, health, telemetry.maintenance],
       signal,
       log,
     );

@@ -1,3 +1,4 @@
+import { encodeVerdict, type RiskLevel } from '@outrider/shared/health/verdict';
 import { SAMPLE_FLAGS, type Sample, type StreamKind, type StreamLayout } from '@outrider/shared/telemetry';
 import type { EpochMs } from '@outrider/shared/time';
 import t from 'tap';
@@ -43,6 +44,8 @@ const assess = (latest: LatestSample[], shadow: ShadowEntry[] = []) => {
   return [score, risk];
 };
 
+const NO_SCORE = 'no anomaly score: no analyser has reported in the last minute';
+
 t.test('health is the worst of its parts, and what is unknown is never nominal', async (t) => {
   t.same(assess([power(0.77)]), [1, 'low'], 'all well');
   t.same(assess([]), [null, 'unknown'], 'no data at all');
@@ -77,7 +80,38 @@ t.test('a latched stop decides the risk whatever the data say', async (t) => {
     failsafe({ phase: 'LATCHED', mode: 'mechanical_lock', action: 'STOP0' }),
     NOW,
   );
-  t.same(reasons, ['failsafe latched: mechanical_lock', 'link OFFLINE']);
+  t.same(reasons, ['failsafe latched: mechanical_lock', NO_SCORE, 'link OFFLINE']);
+});
+
+t.test("the robot's own analysis comes before the control plane's, and old ones count nothing", async (t) => {
+  const verdict = (anomalyScore: number | null, riskLevel: RiskLevel, healthScore: number) =>
+    encodeVerdict({
+      state: anomalyScore === null ? 'learning' : 'watching',
+      progress: anomalyScore === null ? 0.42 : 1,
+      anomalyScore,
+      healthScore,
+      riskLevel,
+      signals: [{ signal: '/joint_states:knee.effort', score: 0.8, cost: 1 - healthScore, sinceMs: NOW - 5000 }],
+      alarmSinceMs: undefined,
+      updatedAtMs: NOW,
+    });
+  const said = (key: string, value: unknown, ageMs = 1000): ShadowEntry => {
+    const at = (NOW - ageMs) as EpochMs;
+    return { key, at, ingestedAt: at, value };
+  };
+  const judge = (...shadow: ShadowEntry[]) => assessHealth({ presence: 'ONLINE' }, [power(0.9)], shadow, NOW);
+  const edge = said('health', verdict(0.75, 'high', 0.4));
+  const cloud = said('cloud_health', verdict(0.1, 'low', 1));
+  t.match(judge(edge, cloud), { score: 0.4, anomalyScore: 0.75, risk: 'high', analysedBy: 'edge' });
+  t.match(judge(edge, cloud).reasons, [/^\/joint_states:knee\.effort costs 0\.60 since 2026-01-10T23:59:55/]);
+  t.match(judge(cloud), { score: 1, anomalyScore: 0.1, risk: 'low', analysedBy: 'cloud' });
+  t.match(judge({ ...edge, ingestedAt: (NOW - 61_000) as EpochMs }, cloud), { analysedBy: 'cloud' });
+  t.match(judge(said('health', { state: 'watching', health_score: 7 })), { analysedBy: null, anomalyScore: null });
+  const learning = judge(said('health', verdict(null, 'unknown', 1)));
+  t.match(learning, { score: 1, anomalyScore: null, risk: 'low' });
+  t.match(learning.reasons, ['no anomaly score yet: learning what is normal, 42 % done']);
+  const latched = { phase: 'LATCHED', mode: 'mechanical_lock', action: 'STOP0' };
+  t.match(judge(...failsafe(latched), edge), { score: 0, risk: 'critical' }, 'a stop is worse than any anomaly');
 });
 
 t.test('state converts units at the edge and says null for what is not measured', async (t) => {

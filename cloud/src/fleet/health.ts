@@ -1,11 +1,10 @@
 import { FAILSAFE_ACTIONS, type FailsafeAction } from '@outrider/shared/failsafe/modes';
+import { RISK_LEVELS, type RiskLevel, type SignalCost } from '@outrider/shared/health/verdict';
 import { SAMPLE_FLAGS } from '@outrider/shared/telemetry';
 import type { LatestSample, ShadowEntry } from '../telemetry/ports.ts';
+import { type Analysis, analysisOf, reasonsOf } from './analysis.ts';
 import { batteryPercentage, type FailsafeView, failsafeOf, newestOfKind, temperaturesOf } from './readings.ts';
 import type { Robot } from './robot.ts';
-
-export const RISK_LEVELS = ['low', 'medium', 'high', 'critical', 'unknown'] as const;
-export type RiskLevel = (typeof RISK_LEVELS)[number];
 
 /** Newer than this, data counts in full. [ms] */
 const FRESH_MS = 5_000;
@@ -40,6 +39,11 @@ export interface HealthAssessment {
   /** 0 to 1; null when nothing recent is known. */
   readonly score: number | null;
   readonly risk: RiskLevel;
+  /** 0 to 1, 0.5 where the analyser raises an alarm; null while nobody can tell. */
+  readonly anomalyScore: number | null;
+  /** Who looked at the signals: the robot's own agent, or the control plane for a robot that does not. */
+  readonly analysedBy: Analysis['by'] | null;
+  readonly signals: readonly SignalCost[];
   /** Why the score is below 1, a sentence each. */
   readonly reasons: readonly string[];
   readonly failsafe: FailsafeView | undefined;
@@ -48,14 +52,14 @@ export interface HealthAssessment {
 }
 
 /**
- * Judges a robot's health by rules, not by a model:
+ * Judges a robot's health by rules and by what an analyser learnt to be normal:
  *
  * - The score is the lowest of its parts: the failsafe's action (NONE 1, WARN 0.8, DERATE 0.6, HOLD 0.4, STOP1 0.2,
  *   STOP0 0), the hottest temperature (1 up to 70 °C, 0 from 95 °C), the battery (1 from 20 %, 0 at 5 %), the age of
- *   the newest data (1 up to 5 s, 0.5 up to 60 s) and odd samples (0.7).
+ *   the newest data (1 up to 5 s, 0.5 up to 60 s), odd samples (0.7) and the analyser (1 less what its signals cost).
  * - Nothing newer than 60 s: the score is null and the risk `unknown`, except that a latched stop stays what it is.
  * - The risk is the failsafe's: `critical` for a stop, `high` for HOLD, `medium` for WARN and DERATE; a score below
- *   0.3 raises it to `high`, below 0.6 to `medium`.
+ *   0.3 raises it to `high`, below 0.6 to `medium`, and an analyser's alarm to what it says.
  */
 export function assessHealth(
   robot: Pick<Robot, 'presence'>,
@@ -64,6 +68,7 @@ export function assessHealth(
   nowMs: number,
 ): HealthAssessment {
   const failsafe = failsafeOf(shadow);
+  const analysis = analysisOf(shadow, nowMs);
   const action = FAILSAFE_ACTIONS.find((known) => known === failsafe?.action) ?? 'NONE';
   const isLatched = failsafe?.phase === 'LATCHED';
   const reasons: string[] = [];
@@ -82,13 +87,30 @@ export function assessHealth(
     reasons.push(`failsafe action ${action}: ${failsafe?.causes.join(', ') || 'no cause given'}`);
   if (!(ageMs <= STALE_MS)) {
     reasons.push(latest.length === 0 ? 'no telemetry yet' : `no telemetry for ${Math.round(ageMs / 1000)} s`);
-    return { score: null, risk: failsafeRisk === 'low' ? 'unknown' : failsafeRisk, reasons, failsafe, updatedAtMs };
+    const risk = failsafeRisk === 'low' ? 'unknown' : failsafeRisk;
+    return { score: null, risk, ...NOT_ANALYSED, reasons, failsafe, updatedAtMs };
   }
-  const parts = [ACTION_SCORE[isLatched && action === 'NONE' ? 'HOLD' : action], ...dataScores(latest, ageMs, reasons)];
+  const parts = [
+    ACTION_SCORE[isLatched && action === 'NONE' ? 'HOLD' : action],
+    ...dataScores(latest, ageMs, reasons),
+    analysis?.verdict.healthScore ?? 1,
+  ];
+  reasons.push(...reasonsOf(analysis));
   if (robot.presence === 'CONNECTION_BROKEN' || robot.presence === 'OFFLINE') reasons.push(`link ${robot.presence}`);
   const score = Math.round(Math.min(...parts) * 1000) / 1000;
-  return { score, risk: raise(failsafeRisk, score), reasons, failsafe, updatedAtMs };
+  return {
+    score,
+    risk: worse(raise(failsafeRisk, score), analysis?.verdict.riskLevel),
+    anomalyScore: analysis?.verdict.anomalyScore ?? null,
+    analysedBy: analysis?.by ?? null,
+    signals: analysis?.verdict.signals ?? [],
+    reasons,
+    failsafe,
+    updatedAtMs,
+  };
 }
+
+const NOT_ANALYSED = { anomalyScore: null, analysedBy: null, signals: [] } as const;
 
 function dataScores(latest: readonly LatestSample[], ageMs: number, reasons: string[]): number[] {
   const scores = [1];
@@ -119,5 +141,11 @@ const fraction = (value: number, whole: number): number => Math.min(1, Math.max(
 
 function raise(risk: RiskLevel, score: number): RiskLevel {
   const byScore: RiskLevel = score < 0.3 ? 'high' : score < 0.6 ? 'medium' : 'low';
-  return RISK_LEVELS.indexOf(byScore) > RISK_LEVELS.indexOf(risk) ? byScore : risk;
+  return worse(risk, byScore);
+}
+
+/** The worse of two; what an analyser does not know makes nothing worse. */
+function worse(risk: RiskLevel, other: RiskLevel | undefined): RiskLevel {
+  if (other === undefined || other === 'unknown') return risk;
+  return RISK_LEVELS.indexOf(other) > RISK_LEVELS.indexOf(risk) ? other : risk;
 }

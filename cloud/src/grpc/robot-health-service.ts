@@ -42,7 +42,7 @@ async function read(core: Core, principal: Principal, robotId: string): Promise<
   return {
     robot_id: robot.robotId,
     health_score: health.score,
-    anomaly_score: null,
+    anomaly_score: health.anomalyScore,
     risk_level: health.risk,
     updated_at: health.updatedAtMs === undefined ? '' : new Date(health.updatedAtMs).toISOString(),
     reasons: [...health.reasons],

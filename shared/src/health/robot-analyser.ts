@@ -90,11 +90,11 @@ export class RobotAnalyser {
     return new Map([...this.#known, ...models]);
   }
 
-  /** How many streams are watched by now. */
-  get learntCount(): number {
-    let count = 0;
-    for (const { analyser } of this.#streams.values()) if (analyser.model) count += 1;
-    return count;
+  /** Memory that learning takes until it is done. [bytes] */
+  get learningBytes(): number {
+    let bytes = 0;
+    for (const { analyser } of this.#streams.values()) bytes += analyser.learningBytes;
+    return bytes;
   }
 
   /** Takes a sample of any stream. */

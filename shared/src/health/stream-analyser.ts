@@ -43,8 +43,9 @@ const SHARED_VIEWS: readonly (readonly [View, string])[] = [
   ['timing', 'sample timing'],
   ['learnt', 'learnt fault pattern'],
 ];
-/** Without a sample for this long, what follows is a new beginning. [ms] */
+/** Without a sample for this long, and for so many usual intervals, what follows is a new beginning. */
 const BREAK_MS = 30_000;
+const BREAK_INTERVALS = 10;
 
 /** Learns and watches one stream: first it collects, then it fits in small steps, then it judges every window. */
 export class StreamAnalyser {
@@ -61,6 +62,7 @@ export class StreamAnalyser {
   #model: StreamModel | undefined;
   #scorer: StreamScorer | undefined;
   #lastMs = Number.NaN;
+  #intervalMs = 0;
 
   /** @param model What was learnt before; used when it is about the same signals. */
   constructor(
@@ -81,6 +83,11 @@ export class StreamAnalyser {
     return this.#model;
   }
 
+  /** Memory that learning takes until it is done. [bytes] */
+  get learningBytes(): number {
+    return this.#collected.length * (this.#collected[0]?.byteLength ?? 0);
+  }
+
   /** 0 to 1: how much of what learning needs is there. */
   get progress(): number {
     if (this.#model) return 1;
@@ -95,7 +102,9 @@ export class StreamAnalyser {
    * @returns What the window says that ends with this sample, when one does and the stream is watched.
    */
   push(atMs: number, values: ArrayLike<number>, mayLearn: boolean): StreamFinding | undefined {
-    if (atMs - this.#lastMs > BREAK_MS || atMs < this.#lastMs) this.#windows.reset();
+    const stepMs = atMs - this.#lastMs;
+    if (stepMs > Math.max(BREAK_MS, BREAK_INTERVALS * this.#intervalMs) || stepMs < 0) this.#windows.reset();
+    if (stepMs > 0) this.#intervalMs += (stepMs - this.#intervalMs) / (this.#intervalMs === 0 ? 1 : 20);
     this.#lastMs = atMs;
     const features = this.#windows.push(atMs, values, this.#indices);
     if (!features) return undefined;

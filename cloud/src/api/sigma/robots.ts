@@ -23,7 +23,7 @@ export function registerRobots(router: Router, core: Core): void {
       method: 'get',
       path: '/api/v1/robots/{robot_id}/health',
       operationId: 'getRobotHealth',
-      summary: 'Health and risk of a robot, by documented rules',
+      summary: 'Health and risk of a robot, by documented rules and by what its analyser learnt',
       tag: 'SigmaPrompt',
       access: ['telemetry:read'],
       throttle: 'tier',
@@ -40,11 +40,17 @@ export function registerRobots(router: Router, core: Core): void {
       return c.json({
         robot_id: robot.robotId,
         health_score: health.score,
-        // Null until an analyser looks at the data: a number here would be made up.
-        anomaly_score: null,
+        anomaly_score: health.anomalyScore,
         risk_level: health.risk,
         updated_at: iso(health.updatedAtMs),
         reasons: health.reasons,
+        signals: health.signals.map(({ signal, score, cost, sinceMs }) => ({
+          signal,
+          score,
+          cost,
+          since: new Date(sinceMs).toISOString(),
+        })),
+        analysed_by: health.analysedBy,
         liveness: { presence: robot.presence ?? null, last_seen: iso(robot.lastSeenMs), status: robot.status },
         failsafe: health.failsafe
           ? {

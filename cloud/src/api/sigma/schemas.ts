@@ -1,7 +1,7 @@
 import { z } from '@hono/zod-openapi';
 import { FAILSAFE_MODES } from '@outrider/shared/failsafe/modes';
+import { RISK_LEVELS } from '@outrider/shared/health/verdict';
 import { ROBOT_ID_PATTERN } from '@outrider/shared/ids';
-import { RISK_LEVELS } from '../../fleet/health.ts';
 
 const JOINTS_MAX = 256;
 const EVENTS_MAX = 1_000;
@@ -99,10 +99,20 @@ export const RobotHealth = z
   .object({
     robot_id: z.string(),
     health_score: z.number().min(0).max(1).nullable(),
-    anomaly_score: z.number().nullable(),
+    anomaly_score: z.number().min(0).max(1).nullable(),
     risk_level: z.enum(RISK_LEVELS),
     updated_at: z.iso.datetime().nullable(),
     reasons: z.array(z.string()),
+    /** The signals that stand out, what each takes from the health score, and since when. */
+    signals: z.array(
+      z.object({
+        signal: z.string(),
+        score: z.number().min(0).max(1),
+        cost: z.number().min(0).max(1),
+        since: z.iso.datetime(),
+      }),
+    ),
+    analysed_by: z.enum(['edge', 'cloud']).nullable(),
     liveness: z.object({
       presence: z.string().nullable(),
       last_seen: z.iso.datetime().nullable(),
