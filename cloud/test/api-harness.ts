@@ -173,7 +173,7 @@ export async function startHarness(
     metrics,
     clock,
     log,
-    egress: { allowPrivate: false, ...options.egress },
+    egress: { allowPrivate: false, ca: authority.caPem, ...options.egress },
   });
   const bus = new ScriptedBus();
   let url = '';
