@@ -10,6 +10,10 @@ const FRESH_MS = 1000;
 const HOUR_MS = 3_600_000;
 /** Hours that are over change only when a robot brings old data. */
 const PAST_HOUR_FRESH_MS = 300_000;
+/** This hour and the one before it still get what is on its way. */
+const RECENT_HOUR_FRESH_MS = 5_000;
+/** Past hours that one answer reads again; the others it takes as they were. */
+const REREAD_HOURS_MAX = 2;
 const KEPT_MAX = 500;
 
 export interface FleetCounts {
@@ -126,19 +130,22 @@ export class FleetOverview {
     const wanted: number[] = [];
     const found: HourEnergy[] = [];
     const keyOf = (hourMs: number): string => `${scope.tenantId}/${hourMs}`;
+    let reread = 0;
     for (let hour = Math.floor(fromMs / HOUR_MS) * HOUR_MS; hour <= last; hour += HOUR_MS) {
       const known = scope.robotIds ? undefined : this.#hours.get(keyOf(hour));
-      if (!known || known.untilMs <= nowMs) wanted.push(hour);
+      const isPast = hour < last - HOUR_MS;
+      const isStale = known !== undefined && known.untilMs <= nowMs && (!isPast || reread < REREAD_HOURS_MAX);
+      if (isStale && isPast) reread += 1;
+      if (!known || isStale) wanted.push(hour);
       else if (known.energy) found.push(known.energy);
     }
     const fresh = await this.#store.energyOf(scope, wanted);
     if (!scope.robotIds) {
       forgetOld(this.#hours, nowMs);
       for (const hour of wanted) {
-        // The hour before this one still gets what is on its way.
-        if (hour >= last - HOUR_MS) continue;
         const energy = fresh.find((each) => each.hourMs === hour);
-        this.#hours.set(keyOf(hour), { energy, untilMs: nowMs + PAST_HOUR_FRESH_MS });
+        const freshMs = hour >= last - HOUR_MS ? RECENT_HOUR_FRESH_MS : PAST_HOUR_FRESH_MS;
+        this.#hours.set(keyOf(hour), { energy, untilMs: nowMs + freshMs });
       }
     }
     return [...found, ...fresh];
@@ -147,6 +154,6 @@ export class FleetOverview {
 
 function forgetOld(kept: Map<string, { readonly untilMs: number }>, nowMs: number): void {
   if (kept.size < KEPT_MAX) return;
-  for (const [key, { untilMs }] of kept) if (untilMs <= nowMs) kept.delete(key);
+  for (const [key, { untilMs }] of kept) if (untilMs <= nowMs - PAST_HOUR_FRESH_MS) kept.delete(key);
   if (kept.size >= KEPT_MAX * 4) kept.clear();
 }

@@ -44,11 +44,11 @@ export class SqlOverviewStore implements OverviewStore {
       `select hour, sum(energy_j)::float8 as energy_j, sum(covered_s)::float8 as covered_s, count(*)::int8 as robots
          from (select hour, robot_pk, max(energy_j) as energy_j, max(covered_s) as covered_s
                  from robot_energy_hour join robot r using (robot_pk)
-                where hour = any(select to_timestamp(h / 1000) from unnest($3::float8[]) as h)
+                where hour = any($3::timestamptz[])
                   and r.tenant_id = $1 and ($2::text[] is null or r.robot_id = any($2::text[]))
                 group by hour, robot_pk) as per_robot
         group by hour`,
-      [tenantId, robotIds ? [...robotIds] : null, [...hoursMs]],
+      [tenantId, robotIds ? [...robotIds] : null, hoursMs.map((hourMs) => new Date(hourMs).toISOString())],
     );
     return rows.map((row) => ({
       hourMs: row.hour.getTime(),
