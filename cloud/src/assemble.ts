@@ -20,6 +20,7 @@ import { levelOf } from './dashboard/service-levels.ts';
 import { StreamHub } from './dashboard/stream-hub.ts';
 import { LiveTickets } from './dashboard/tickets.ts';
 import { EventFeed } from './events/event-feed.ts';
+import { AuditQueue } from './failsafe/audit-queue.ts';
 import { FailsafeDispatcher } from './failsafe/dispatcher.ts';
 import type { InstructionKeys } from './failsafe/instruction-keys.ts';
 import { InstructionLine } from './failsafe/instruction-line.ts';
@@ -27,6 +28,7 @@ import { FailsafeRecoverer } from './failsafe/recoverer.ts';
 import { Decommissioner } from './fleet/decommissioner.ts';
 import { failsafeOf } from './fleet/readings.ts';
 import { RobotRegistry } from './fleet/registry.ts';
+import { RobotRoster } from './fleet/roster.ts';
 import { Accounts } from './identity/accounts.ts';
 import { Authenticator, type AuthMode } from './identity/authenticator.ts';
 import { DEFAULT_TENANT_ID } from './identity/bootstrap.ts';
@@ -36,7 +38,7 @@ import { SecretVerifier } from './identity/secrets.ts';
 import { SigningKeys } from './identity/signing-keys.ts';
 import { Tokens } from './identity/tokens.ts';
 import { SqlCommandStore } from './storage/command-store.ts';
-import type { Database } from './storage/database.ts';
+import { type Database, isDataError } from './storage/database.ts';
 import { SqlEventLog } from './storage/event-store.ts';
 import { PgFleetStore } from './storage/fleet-store.ts';
 import { PgIdentityStore } from './storage/identity-store.ts';
@@ -108,10 +110,12 @@ export function assembleApi(parts: ApiParts): AssembledApi {
     clock,
     log,
   });
+  const audit = new AuditQueue({ store: fleetStore, isDataError, log });
+  const roster = new RobotRoster(fleetStore, log);
   const recoverer = new FailsafeRecoverer({
     bus,
     line,
-    audit: fleetStore,
+    audit,
     reports: {
       async reportedFailsafe(robotPk) {
         const said = failsafeOf(await parts.reader.shadow(robotPk));
@@ -125,7 +129,7 @@ export function assembleApi(parts: ApiParts): AssembledApi {
   const failsafe = new FailsafeDispatcher({
     bus,
     line,
-    audit: fleetStore,
+    audit,
     store: fleetStore,
     clock,
     log,
@@ -149,7 +153,7 @@ export function assembleApi(parts: ApiParts): AssembledApi {
         needsJoints,
       ),
     bus,
-    audit: fleetStore,
+    audit,
     clock,
     log,
   });
@@ -162,7 +166,10 @@ export function assembleApi(parts: ApiParts): AssembledApi {
   });
   metrics.gauge('outrider_live_streams', 'Live streams that are open.', () => streams.clientCount);
   metrics.gauge('outrider_failsafe_pending', 'Stops that no robot has answered yet.', () => failsafe.pendingCount);
-  const robots = new RobotRegistry(fleetStore, fleetStore, clock);
+  metrics.gauge('outrider_audit_waiting', 'Audit lines that are not in the database yet.', () => audit.waitingCount);
+  metrics.gauge('outrider_audit_dropped', 'Audit lines there was no room for.', () => audit.droppedCount);
+  metrics.gauge('outrider_roster_robots', 'Robots that a stop can find without the database.', () => roster.size);
+  const robots = new RobotRegistry(fleetStore, fleetStore, clock, roster);
   const events = new EventFeed({ log: new SqlEventLog(parts.database), clock, logger: log });
   const databaseCheck: Check = { name: 'database', run: () => parts.database.ping() };
   const core: Core = {
@@ -215,6 +222,8 @@ export function assembleApi(parts: ApiParts): AssembledApi {
       failsafe,
       recoverer,
       courier,
+      audit,
+      roster,
       new KeyKeeper(identity.keys, identity.tokens, log),
       ...parts.alerts.services,
     ],

@@ -35,6 +35,7 @@ export class InstructionLine implements Service {
   readonly #listed = new Map<string, number>();
   readonly #reserved = new Map<string, number>();
   readonly #reserving = new Set<string>();
+  #hasFailed = false;
 
   constructor(options: InstructionLineOptions) {
     this.#options = options;
@@ -111,12 +112,15 @@ export class InstructionLine implements Service {
     this.#options.store.nextCounter(device, 0).then(
       (counter) => {
         this.#reserving.delete(name);
+        this.#hasFailed = false;
         if (this.#reserved.size >= DEVICES_MAX) this.#reserved.clear();
         this.#reserved.set(name, counter);
       },
       (error: unknown) => {
         this.#reserving.delete(name);
-        this.#options.log.warn({ ...device, err: error }, 'instruction.no_number_reserved');
+        // One line for each time that the database is away, not one for each stop.
+        if (!this.#hasFailed) this.#options.log.warn({ ...device, err: error }, 'instruction.no_number_reserved');
+        this.#hasFailed = true;
       },
     );
   }

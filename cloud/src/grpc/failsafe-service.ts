@@ -13,7 +13,7 @@ export const failsafeService = (core: Core, calls: Calls): Methods => ({
     async ({ robot_id, mode, reason }, context) => {
       const principal = await context.principal();
       const order = validate(FailsafeTriggerRequest, { mode: mode || undefined, reason }, 'request');
-      const robot = await core.robots.find(principal, robot_id);
+      const robot = await core.robots.locate(principal, robot_id);
       const answer = await core.failsafe.trigger({
         robot,
         mode: order.mode,

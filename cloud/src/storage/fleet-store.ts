@@ -1,10 +1,12 @@
 import type { DeviceIdentity } from '@outrider/shared/ids';
 import { OPERATIONAL_STATES, PRESENCES, type RobotDescriptor } from '@outrider/shared/robot';
 import type { Clock } from '@outrider/shared/time';
-import { and, count, desc, eq, inArray, isNull, type SQL, sql } from 'drizzle-orm';
+import { and, count, desc, eq, gt, inArray, isNull, type SQL, sql } from 'drizzle-orm';
+import type { AuditStore } from '../failsafe/audit-queue.ts';
 import type { PendingStop, PendingStopStore } from '../failsafe/ports.ts';
 import type { AuditEntry, AuditTrail, FleetStore } from '../fleet/ports.ts';
 import type { Robot, RobotFilter, RobotPage, RobotRef } from '../fleet/robot.ts';
+import type { RosterStore } from '../fleet/roster.ts';
 import type { Orm } from './database.ts';
 import { auditEntry, latestSample, robot, robotApiKey, robotPresence, robotShadow } from './schema.ts';
 
@@ -12,7 +14,7 @@ import { auditEntry, latestSample, robot, robotApiKey, robotPresence, robotShado
 const SEEN_WITHIN_S = 60;
 
 /** Robots and the audit trail in PostgreSQL or PGlite. */
-export class PgFleetStore implements FleetStore, AuditTrail, PendingStopStore {
+export class PgFleetStore implements FleetStore, AuditTrail, AuditStore, RosterStore, PendingStopStore {
   readonly #orm: Orm;
   readonly #clock: Clock;
 
@@ -94,16 +96,31 @@ export class PgFleetStore implements FleetStore, AuditTrail, PendingStopStore {
   }
 
   async append(entry: AuditEntry): Promise<void> {
-    await this.#orm.insert(auditEntry).values({
-      tenantId: entry.tenantId ?? null,
-      subject: entry.subject ?? null,
-      action: entry.action,
-      outcome: entry.outcome,
-      requestId: entry.requestId,
-      details: entry.details,
-      durationMs: entry.durationMs ?? null,
-      at: new Date(entry.atMs),
-    });
+    await this.appendAll([entry]);
+  }
+
+  async appendAll(entries: readonly AuditEntry[]): Promise<void> {
+    await this.#orm.insert(auditEntry).values(
+      entries.map((entry) => ({
+        tenantId: entry.tenantId ?? null,
+        subject: entry.subject ?? null,
+        action: entry.action,
+        outcome: entry.outcome,
+        requestId: entry.requestId,
+        details: entry.details,
+        durationMs: entry.durationMs ?? null,
+        at: new Date(entry.atMs),
+      })),
+    );
+  }
+
+  async robotsAfter(robotPk: number, limit: number): Promise<RobotRef[]> {
+    return this.#orm
+      .select({ robotPk: robot.robotPk, tenantId: robot.tenantId, robotId: robot.robotId })
+      .from(robot)
+      .where(and(gt(robot.robotPk, robotPk), isNull(robot.deregisteredAt)))
+      .orderBy(robot.robotPk)
+      .limit(limit);
   }
 
   async unansweredStops(limit: number): Promise<PendingStop[]> {

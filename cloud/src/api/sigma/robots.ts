@@ -82,7 +82,7 @@ export function registerRobots(router: Router, core: Core): void {
       },
     },
     async ({ principal, params, body }, c) => {
-      const robot = await core.robots.find(principal, params.robot_id);
+      const robot = await core.robots.locate(principal, params.robot_id);
       const answer = await core.failsafe.trigger({
         robot,
         mode: body.mode,
