@@ -124,9 +124,15 @@ export class TestEdge {
     await this.client.publishAsync(presenceTopic(this.device), Buffer.from(payload), { qos: 1, retain: true });
   }
 
-  /** The last acknowledgement of a lane. */
+  /**
+   * How far a lane is acknowledged: the highest, as an edge takes it, and not the last. Two replicas that stored
+   * neighbouring batches publish their acknowledgements in any order, so an older one may come last and stay last.
+   */
   upto(epoch: string, lane: outrider.v1.Lane): number {
-    return this.acks.findLast((ack) => ack.epoch === epoch && ack.lane === lane)?.upto ?? -1;
+    return this.acks.reduce(
+      (max, ack) => (ack.epoch === epoch && ack.lane === lane ? Math.max(max, ack.upto) : max),
+      -1,
+    );
   }
 
   async acknowledged(epoch: string, lane: outrider.v1.Lane, upto: number): Promise<void> {

@@ -109,6 +109,7 @@ t.test('PostgreSQL and Mosquitto', { skip }, async (t) => {
       'quarantine',
       'robot_presence',
       'robot_certificate',
+      'robot_energy_hour',
       'robot',
     ])
       await local.database.query(`delete from ${table}`);
