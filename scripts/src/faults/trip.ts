@@ -131,7 +131,10 @@ async function trip(rig: McuRig, seed: number, draw: (random: Random) => Mischie
     const known = (transition.causes ?? []).map(({ cause }) => cause ?? '');
     if (!causes.some((cause) => known.includes(cause))) return { name, nuisance: known.join('+') };
     const wholeMs = (stopped.mono_us - madeUs) / 1000;
-    const decidedMs = stopped.mono_us / 1000 - (transition.atMonoMs ?? 0) + (transition.decisionLatencyMs ?? 0);
+    const sinceDecisionMs = stopped.mono_us / 1000 - (transition.atMonoMs ?? 0) + (transition.decisionLatencyMs ?? 0);
+    // A guard that is put aside between its stop and its own stopwatch counts that pause twice; no sample is older than
+    // the fault that it shows.
+    const decidedMs = Math.min(sinceDecisionMs, wholeMs);
     const times = { name, wholeMs, ...(!mischief.isMcusOwn && !isSilence && { decidedMs }) };
     must(
       decidedMs <= STOPPED_MS_MAX,
