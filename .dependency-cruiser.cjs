@@ -61,8 +61,9 @@ module.exports = {
     },
     {
       name: 'only-tests-import-testing',
+      comment: 'The measuring programs are tests that a person starts.',
       severity: 'error',
-      from: { pathNot: '(\\.test\\.ts$|/testing/|/test/)' },
+      from: { pathNot: '(\\.test\\.ts$|/testing/|/test/|^scripts/src/(load|faults|bench)/)' },
       to: { path: '/testing/' },
     },
     {
