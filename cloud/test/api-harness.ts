@@ -134,6 +134,8 @@ export interface Answer {
 export async function startHarness(
   options: {
     authMode?: AuthMode;
+    /** A PostgreSQL server in the place of a database in memory. */
+    databaseUrl?: string;
     answerTimeoutMs?: number;
     recoverTimeoutMs?: number;
     /** Where webhooks may lead. Absent: nowhere private. */
@@ -150,7 +152,8 @@ export async function startHarness(
   });
   const log = createLogger('test', 'info', sink);
   const clock = systemClock;
-  const database = await openDatabase({ dataDir: 'memory://', log, clock });
+  const { databaseUrl } = options;
+  const database = await openDatabase({ dataDir: 'memory://', log, clock, ...(databaseUrl && { databaseUrl }) });
   const secrets = await openSecretBox(undefined, folder);
   const identity = await assembleIdentity(database, secrets, clock);
   const authority = await CertificateAuthority.open({ database, secrets, clock, log });
