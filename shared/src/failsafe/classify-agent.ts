@@ -94,23 +94,21 @@ const RATE_PERIODS = 10;
 
 /** Counts how often a stream comes. */
 export class RateMeter {
-  #sinceMs: number | undefined;
-  #count = 0;
+  #window: { readonly sinceMs: number; count: number } | undefined;
 
   /** Takes in one sample. @returns A reading when a window is full and a rate was promised. */
   sample(stream: string, atMs: number, declaredRateHz: number, limits: HostLimits): Reading | undefined {
     // A slower stream would take longer to count than a reading stays fresh.
-    if (this.#sinceMs === undefined || !(declaredRateHz >= 1)) {
-      this.#sinceMs = atMs;
-      this.#count = 0;
+    const window = this.#window;
+    if (window === undefined || !(declaredRateHz >= 1)) {
+      this.#window = { sinceMs: atMs, count: 0 };
       return undefined;
     }
-    this.#count += 1;
-    const spanMs = atMs - this.#sinceMs;
+    window.count += 1;
+    const spanMs = atMs - window.sinceMs;
     if (spanMs < Math.max(RATE_WINDOW_MS, (RATE_PERIODS * 1000) / declaredRateHz)) return undefined;
-    const measuredHz = (this.#count * 1000) / spanMs;
-    this.#sinceMs = atMs;
-    this.#count = 0;
+    const measuredHz = (window.count * 1000) / spanMs;
+    this.#window = { sinceMs: atMs, count: 0 };
     const isSlow = measuredHz < limits.slowFactor * declaredRateHz;
     const detail = isSlow ? `${stream} comes at ${measuredHz.toFixed(1)} Hz of ${declaredRateHz}` : '';
     return { cause: 'source_slow', channel: stream, verdict: isSlow ? 'bad' : 'clear', detail };

@@ -68,7 +68,7 @@ export class BodyHistory {
     }
     if (feltMps2 < limits.freeFallMps2) this.#fallingSinceMs ??= atMs;
     else this.#fallingSinceMs = undefined;
-    const fellMs = this.#fallingSinceMs === undefined ? 0 : atMs - this.#fallingSinceMs;
+    const fellMs = atMs - (this.#fallingSinceMs ?? atMs);
     if (fellMs >= limits.freeFallMs) this.#fellUntilMs = atMs + AFTERMATH_MS;
     if (fellMs >= limits.freeFallMsMax) worst.add('severe', `free fall for ${Math.round(fellMs)} ms`);
     else if (atMs <= this.#fellUntilMs && isTilted) worst.add('severe', 'free fall, then tilted');

@@ -92,10 +92,10 @@ export class JointHistory {
     const worst = new Worst();
     const temperatureC = Array.from(signals.temperatureC);
     while ((this.#warmth[1]?.atMs ?? atMs) <= atMs - history.riseWindowMs) this.#warmth.shift();
-    const oldest = this.#warmth[0];
-    const spanMs = oldest ? atMs - oldest.atMs : 0;
+    const oldest = this.#warmth[0] ?? { atMs, temperatureC };
+    const spanMs = atMs - oldest.atMs;
     // Sensors count in whole degrees: over less than the window one count would look like a fire.
-    if (oldest && spanMs >= history.riseWindowMs)
+    if (spanMs >= history.riseWindowMs)
       temperatureC.forEach((celsius, i) => {
         const riseCps = ((celsius - (oldest.temperatureC[i] ?? Number.NaN)) / spanMs) * 1000;
         const name = signals.names[i] ?? `sensor ${i}`;

@@ -128,7 +128,7 @@ export function classifyAgent(facts: AgentFacts, nowMs: number, limits: Liveness
     return { ...base, verdict: 'pending', detail: 'the agent has not proved its work yet' };
   if (tickMs > limits.agentStuckMs)
     return { ...base, verdict: 'bad', detail: `its tick counter stands still for ${Math.round(tickMs)} ms` };
-  const waitMs = facts.samplesWaitSinceMs === undefined ? 0 : nowMs - facts.samplesWaitSinceMs;
+  const waitMs = nowMs - (facts.samplesWaitSinceMs ?? nowMs);
   if (waitMs > limits.agentStuckMs)
     return { ...base, verdict: 'bad', detail: `it consumed no sample for ${Math.round(waitMs)} ms` };
   return { ...base, verdict: 'clear', detail: '' };

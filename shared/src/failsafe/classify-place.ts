@@ -32,21 +32,24 @@ export function insideM(corners: readonly Point[], [x, y]: Point): number {
   let nearestM = Number.POSITIVE_INFINITY;
   let isInside = false;
   corners.forEach(([ax, ay], i) => {
-    const [bx, by] = corners[(i + 1) % corners.length] ?? [ax, ay];
+    const [bx, by] = corners[(i + 1) % corners.length] as Point;
     if (ay > y !== by > y && x < ((bx - ax) * (y - ay)) / (by - ay) + ax) isInside = !isInside;
     const lengthSquared = (bx - ax) ** 2 + (by - ay) ** 2;
-    const along = lengthSquared === 0 ? 0 : ((x - ax) * (bx - ax) + (y - ay) * (by - ay)) / lengthSquared;
+    // A corner that is there twice is an edge without length.
+    const along = ((x - ax) * (bx - ax) + (y - ay) * (by - ay)) / (lengthSquared || 1);
     const part = Math.max(0, Math.min(1, along));
     nearestM = Math.min(nearestM, Math.hypot(x - ax - part * (bx - ax), y - ay - part * (by - ay)));
   });
   return isInside ? nearestM : -nearestM;
 }
 
-/** Metres east and north of the fence's first corner; good to a millimetre over a kilometre. */
+/** Metres east of the fence's first corner and north of the equator; good to a millimetre over a kilometre. */
 function flatten([latitude, longitude]: Point, [latitude0, longitude0]: Point): Point {
-  const turnDeg = ((((longitude - longitude0 + 180) % 360) + 360) % 360) - 180;
+  const turnDeg = longitude - longitude0;
+  // The short way round.
+  const eastDeg = turnDeg - 360 * Math.round(turnDeg / 360);
   const rad = Math.PI / 180;
-  return [turnDeg * rad * EARTH_RADIUS_M * Math.cos(latitude0 * rad), (latitude - latitude0) * rad * EARTH_RADIUS_M];
+  return [eastDeg * rad * EARTH_RADIUS_M * Math.cos(latitude0 * rad), latitude * rad * EARTH_RADIUS_M];
 }
 
 /** Where one source of positions has seen the robot. */
@@ -66,7 +69,7 @@ export class PlaceHistory {
     const base = { cause: 'geofence_lock', channel: stream } as const;
     const point = pointOf(place, fence);
     if (typeof point === 'string') return { ...base, verdict: 'unknown', detail: point };
-    const origin = fence.corners[0] ?? [0, 0];
+    const origin = fence.corners[0] as Point;
     const corners = fence.frame === 'map' ? fence.corners : fence.corners.map((corner) => flatten(corner, origin));
     const distanceM = insideM(corners, point);
     if (distanceM < -DISTANCE_M_MAX)
@@ -105,5 +108,5 @@ function pointOf({ frame, at }: PlaceSignals, fence: Geofence): Point | string {
   // 0 0 is what a receiver without a fix says.
   if (Math.abs(first) > 90 || Math.abs(second) > 180 || (first === 0 && second === 0))
     return `position ${first} ${second}`;
-  return flatten([first, second], fence.corners[0] ?? [0, 0]);
+  return flatten([first, second], fence.corners[0] as Point);
 }

@@ -147,6 +147,7 @@ t.test('a stream is stale after five of its periods, and never before the floor'
   t.equal(staleAfterMs(10, LIVE), 500);
   t.equal(staleAfterMs(1000, LIVE), 100);
   t.equal(staleAfterMs(0, LIVE), 5000);
+  t.equal(staleAfterMs(0.5, LIVE), 10_000, 'slower than once a second');
   const at = (lastMs: number | undefined, nowMs: number): string =>
     classifyStream('s', lastMs, 50, 0, nowMs, LIVE).verdict;
   t.equal(classifyStream('s', undefined, 50, 500, 1500, LIVE).verdict, 'pending', 'counted from the start');

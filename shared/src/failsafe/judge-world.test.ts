@@ -9,7 +9,7 @@ import {
 } from './classify-agent.ts';
 import { insideM } from './classify-place.ts';
 import type { Signals } from './classify-signals.ts';
-import { SignalJudge } from './judge.ts';
+import { type JudgeLimits, SignalJudge } from './judge.ts';
 import { CLOSED, joints, judgeOf, LIMITS, OPEN, other, RETURNING } from './testing/judge-rig.ts';
 
 const battery = (stateOfCharge: number, currentA = 1, voltageV = 50, temperatureC: number[] = []): Signals =>
@@ -86,6 +86,38 @@ t.test('a voltage sags against that of the last half minute', async (t) => {
   t.equal(steady(battery(0.9, 1, 50), 1_000_100, 'battery_low'), 'bad');
   t.equal(steady(battery(0.9, 1, 50), 1_012_000, 'battery_low'), 'bad', 'not yet after 12 s: 56.7 V');
   t.equal(steady(battery(0.9, 1, 50), 1_042_000, 'battery_low'), 'clear');
+});
+
+t.test(
+  'a sag by the time constant of half a minute, to the millisecond, and the first voltage at any time',
+  async (t) => {
+    // After exactly one time constant the usual voltage is 50 + 10 / e; 15 % less of it is a sag.
+    const usualV = 50 + 10 * Math.exp(-1);
+    for (const [offV, verdict] of [
+      [1e-6, 'clear'],
+      [-1e-6, 'bad'],
+    ] as const) {
+      const judge = judgeOf();
+      judge(battery(0.9, 1, 60), 7, 'battery_low');
+      judge(battery(0.9, 1, 50), 30_007, 'battery_low');
+      t.equal(judge(battery(0.9, 1, usualV * 0.85 + offV), 30_008, 'battery_low'), verdict);
+    }
+    const back = judgeOf();
+    back(battery(0.9, 1, 60), 60_000, 'battery_low');
+    t.equal(back(battery(0.9, 1, 50), 0, 'battery_low'), 'bad', 'a time before the last one');
+    t.equal(back(battery(0.9, 1, 50.9), 1, 'battery_low'), 'bad', 'changes nothing');
+  },
+);
+
+t.test('a battery that says one thing and not the other', async (t) => {
+  const { voltageMinV: _, ...power } = LIMITS.power;
+  const free = judgeOf({ ...LIMITS, power });
+  t.equal(free(battery(0.5, 1, Number.NaN), 0, 'battery_low'), 'clear', 'no voltage ever');
+  t.equal(free(battery(0.5, 1, Number.NaN), 1, 'battery_critical'), 'clear');
+  const wrong = judgeOf();
+  wrong(battery(0.9, 1, 60), 0, 'battery_low');
+  t.equal(wrong(battery(0.9, 1, -1), 1, 'battery_low'), 'unknown');
+  t.equal(wrong(battery(0.9, 1, 50.9), 2, 'battery_low'), 'bad', 'what cannot be is not what is usual');
 });
 
 t.test('batteries and cells that are too hot', async (t) => {
@@ -242,6 +274,69 @@ t.test('geofence: latitude and longitude, also across the date line', async (t) 
   t.equal(judge(place([0, 0], 'wgs84'), 0, 'geofence_lock', '/pose'), 'unknown', 'in the middle of the fence');
 });
 
+t.test('geofence: to the millimetre where it is drawn, and on the border of what is believed', async (t) => {
+  // 5 km from the edge, by the mean radius of the Earth.
+  const degPerM = 180 / Math.PI / 6_371_008.8;
+  const wide = (latitude: number, longitude: number): JudgeLimits => ({
+    ...LIMITS,
+    geofence: {
+      frame: 'wgs84',
+      corners: [
+        [latitude, longitude],
+        [latitude, longitude + 0.5],
+        [latitude + 0.5, longitude + 0.5],
+        [latitude + 0.5, longitude],
+      ],
+      marginM: 5000,
+    },
+  });
+  const north = (metres: number, limits: JudgeLimits, latitude: number, longitude: number): string =>
+    judgeOf(limits)(place([latitude + metres * degPerM, longitude + 0.25], 'wgs84'), 0, 'geofence_lock', '/pose');
+  // Half a degree is 40 km wide at 50 degrees: the other edges are further away. At 90 a wrong wrap would tear it.
+  for (const longitude of [13, 89.75]) {
+    const limits = wide(50, longitude);
+    t.same([north(5000.0003, limits, 50, longitude), north(4999.9997, limits, 50, longitude)], ['clear', 'fair']);
+  }
+  const border = (first: number, second: number, latitude: number, longitude: number): string =>
+    judgeOf(wide(latitude, longitude))(place([first, second], 'wgs84'), 0, 'geofence_lock', '/pose');
+  t.same([border(89.1, 10.1, 88.95, 10), border(90, 10.1, 89.45, 10)], ['fair', 'bad']);
+  t.equal(border(90.1, 10.1, 89.45, 10), 'unknown', 'no latitude');
+  t.equal(border(10.25, 180, 10, 179.75), 'clear', 'on the date line');
+  t.equal(border(10.25, 180.1, 10, 179.75), 'unknown', 'no longitude');
+  t.equal(border(10.25, -180, 10, 179.75), 'clear');
+  const far = (x: number): string => judgeOf()(place([x, 5]), 0, 'geofence_lock', '/pose', CLOSED);
+  t.same([far(100_009.5), far(100_010), far(100_010.5)], ['fair', 'fair', 'unknown']);
+  const diamond = [
+    [0, -5],
+    [5, 0],
+    [0, 5],
+    [-5, 0],
+  ] as const;
+  t.ok(insideM(diamond, [0, 0]) > 3, 'level with two corners');
+  t.ok(insideM([...diamond].reverse(), [0, 0]) > 3);
+});
+
+t.test('geofence: the way back, at its limits', async (t) => {
+  const limits = { ...LIMITS, inwardSpeedMaxMps: 1 };
+  const speed = (metres: number): string => {
+    const judge = judgeOf(limits);
+    judge(place([-8, 5]), 0, 'geofence_lock', '/pose', RETURNING);
+    return judge(place([-8 + metres, 5]), 500, 'geofence_lock', '/pose', RETURNING);
+  };
+  t.same([speed(0.75), speed(0.7505)], ['fair', 'severe'], '1.5 m/s, and a thousandth more');
+  const judge = judgeOf();
+  judge(place([-1, 5]), 0, 'geofence_lock', '/pose', RETURNING);
+  t.equal(judge(place([-1.05, 5]), 1000, 'geofence_lock', '/pose', RETURNING), 'fair', 'wavering by 5 cm');
+  t.equal(judge(place([-1.06, 5]), 2000, 'geofence_lock', '/pose', RETURNING), 'severe');
+  const closed = judgeOf();
+  closed(place([-1, 5]), 0, 'geofence_lock', '/pose', { isOpen: false, isReturning: true });
+  t.equal(
+    closed(place([-3, 5]), 1000, 'geofence_lock', '/pose', { isOpen: false, isReturning: true }),
+    'fair',
+    'with the gate closed nothing is a way back',
+  );
+});
+
 t.test('a stream below half its rate is slow', async (t) => {
   const run = (periodMs: number, rateHz: number, forMs: number): string[] => {
     const meter = new RateMeter();
@@ -272,6 +367,9 @@ t.test('a stream below half its rate is slow', async (t) => {
   moody.sample('s', 2010, 0, LIMITS.host);
   for (let ms = 2100; ms < 5010; ms += 100) moody.sample('s', ms, 50, LIMITS.host);
   t.match(moody.sample('s', 5010, 50, LIMITS.host), { verdict: 'bad', detail: 's comes at 10.3 Hz of 50' });
+  const fine = new RateMeter();
+  for (let ms = 0; ms < 3000; ms += 20) fine.sample('s', ms, 50, LIMITS.host);
+  t.match(fine.sample('s', 3000, 50, LIMITS.host), { verdict: 'clear', detail: '' });
   t.same(run(2500, 1, 12_500), ['10000 bad'], 'ten periods of a slow stream');
   t.same(run(100, 0, 9000), [], 'without a promise there is nothing to keep');
   t.same(run(2000, 0.9, 60_000), [], 'too slow to count');

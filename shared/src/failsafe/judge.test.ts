@@ -145,6 +145,35 @@ const turned = (rollRad: number, pitchRad: number): number[] => {
 const imu = (orientation: number[], accelerationMps2: number[] = [0, 0, 9.8], stream = 'mcu/imu'): Signals =>
   other(stream, 'imu', { imu: { orientation, accelerationMps2 } });
 
+t.test('heat is remembered every quarter of the window, and no longer than it', async (t) => {
+  /** Temperature steps up by 40 C between two samples: how the last sample is judged tells what was remembered. */
+  const last = (...samples: readonly (readonly [number, number])[]): string => {
+    const judge = judgeOf();
+    return samples
+      .map(([atMs, celsius]) =>
+        judge(joints({ temperatureC: [celsius, 20] }), atMs, 'thermal_shutdown', 'mcu/joint_state rise'),
+      )
+      .at(-1) as string;
+  };
+  t.equal(last([0, 20], [1250, 60], [6250, 60]), 'clear', 'a quarter was remembered, and is a window ago');
+  t.equal(last([0, 20], [1249, 60], [6249, 60]), 'bad', 'less than a quarter was not');
+  t.equal(last([0, 20], [1300, 60], [6300, 60]), 'clear');
+  t.equal(last([0, 20], [1250, 60], [2500, 60], [6250, 60]), 'clear', 'the newest of those a window ago counts');
+  t.equal(last([0, 20], [600, 60], [5600, 60]), 'bad');
+  t.equal(last([0, 20], [1250, 20], [1300, 60], [6300, 60]), 'bad', 'a quarter from the last one, not the first');
+  t.equal(last([0, 20], [5000, 45.02]), 'bad', '5.004 C/s');
+});
+
+t.test('an encoder may be off by its margin to the bit', async (t) => {
+  const jump = (rad: number): string => {
+    const judge = judgeOf();
+    judge(joints({ names: ['hip', 'elbow'] }), 0, 'mechanical_lock', 'mcu/joint_state encoders');
+    const moved = joints({ names: ['hip', 'elbow'], positionRad: [rad, 0] });
+    return judge(moved, 20, 'mechanical_lock', 'mcu/joint_state encoders');
+  };
+  t.same([jump(1.2), jump(1.2001)], ['clear', 'severe']);
+});
+
 t.test('roll and pitch of an orientation', async (t) => {
   for (const [roll, pitch] of [
     [0, 0],
