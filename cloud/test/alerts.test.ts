@@ -472,7 +472,33 @@ t.test('time alone raises what is away and silent, once for each spell', async (
     nowMs + 410_000,
   ]);
   t.same(await sweep(nowMs + 411_000), ['no-data cleared']);
-  await call('DELETE', '/v1/robots/RB-6', { token });
+});
+
+t.test('an anomaly stands for as long as the analyser says so, and its words may be anything', async (t) => {
+  const store = new SqlAlertStore(database);
+  const { robotPk } = await refOf('RB-6');
+  const nowMs = systemClock.epochMs();
+  const rules = DEFAULT_RULES.filter(({ condition }) => condition.kind === 'anomaly');
+  const sweep = async (value: unknown, atMs: number): Promise<string[]> => {
+    await database.query(
+      `insert into robot_shadow (robot_pk, key, at, ingested_at, value)
+       values ($1, 'health', to_timestamp($2::float8 / 1000), now(), $3::text::jsonb)
+       on conflict (robot_pk, key) do update set at = excluded.at, value = excluded.value`,
+      [robotPk, atMs, JSON.stringify(value)],
+    );
+    const news = await store.sweep(
+      rules.map((rule) => ({ tenantId: 'default', rule })),
+      atMs,
+    );
+    return news.map(({ alert, change }) => `${alert.ruleId} ${change}`);
+  };
+  for (const odd of [7, 'x', null, {}, { alarm_since_ms: 'soon' }, { alarm_since_ms: 1e300 }, { alarm_since_ms: -1 }])
+    t.same(await sweep(odd, nowMs), [], JSON.stringify(odd));
+  t.same(await sweep({ alarm_since_ms: null, risk_level: 'low' }, nowMs), []);
+  t.same(await sweep({ alarm_since_ms: nowMs, risk_level: 'high' }, nowMs + 1000), ['anomaly raised']);
+  t.same(await sweep({ alarm_since_ms: nowMs, risk_level: 'high' }, nowMs + 2000), []);
+  t.same(await sweep({ alarm_since_ms: null, risk_level: 'low' }, nowMs + 59_000), [], 'not for long enough yet');
+  t.same(await sweep({ alarm_since_ms: null, risk_level: 'low' }, nowMs + 61_000), ['anomaly cleared']);
 });
 
 t.test('a webhook is told of a raise, signed, and its secret is in no table', async (t) => {

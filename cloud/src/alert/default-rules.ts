@@ -37,7 +37,7 @@ export const DEFAULT_RULES: readonly Rule[] = [
     name: 'Anomaly',
     severity: 'warning',
     enabled,
-    condition: { kind: 'anomaly', riskLevel: 'high' },
+    condition: { kind: 'anomaly', riskLevel: 'medium' },
     flap: { ...flap, clearForS: 60 },
   },
   {

@@ -5,6 +5,14 @@ import type { Queryable } from './database.ts';
 
 /** Robots that one rule takes up at a time; the rest follow with the next round. */
 const AT_ONCE = 2000;
+/** A verdict older than this says nothing of now. */
+const FRESH_MS = 60_000;
+const RISKS = ['medium', 'high', 'critical'] as const;
+const DETAILS: Readonly<Partial<Record<Rule['condition']['kind'], string>>> = {
+  offline: 'presence',
+  no_data: 'stream_kind',
+  anomaly: 'risk_level',
+};
 
 interface SweepRow {
   robot_pk: number;
@@ -27,6 +35,17 @@ const notSince = (begin: string): string => `not exists (select 1 from alert b w
 const LAST_DATA = `join lateral (select max(l.ingested_at) as at from latest_sample l where l.robot_pk = r.robot_pk
     and ($4::text is null or l.kind = $4::text)) d on d.at is not null
   left join robot_presence p on p.robot_pk = r.robot_pk`;
+
+/**
+ * What the analyser last said, on the robot or here. The value is the robot's own words and may be anything, so its time
+ * is read only when it is one.
+ */
+const HEALTH = `join lateral (
+    select s.at, s.value->>'risk_level' as risk, jsonb_typeof(s.value->'alarm_since_ms') = 'number' as is_alarm,
+           case when jsonb_typeof(s.value->'alarm_since_ms') = 'number'
+                then to_timestamp(least(greatest((s.value->>'alarm_since_ms')::numeric, 0), 4e12)::float8 / 1000) end as since
+      from robot_shadow s where s.robot_pk = r.robot_pk and s.key in ('health', 'cloud_health')
+       and jsonb_typeof(s.value->'alarm_since_ms') is not null order by s.at desc limit 1) h on true`;
 
 /** What time alone decides about one rule. */
 export async function sweepFindings(db: Queryable, { tenantId, rule }: SweepRule, nowMs: number): Promise<Finding[]> {
@@ -86,9 +105,27 @@ export async function sweepFindings(db: Queryable, { tenantId, rule }: SweepRule
         [quietMs, nowMs],
       );
     }
+    case 'anomaly': {
+      // An alarm that grew after it began, and one that is over: neither has an event.
+      const risks = RISKS.slice(RISKS.indexOf(condition.riskLevel));
+      const raises = await find(
+        'raise',
+        `select r.robot_pk, r.robot_id, h.risk as detail, h.since as at
+           ${robotsOf(HEALTH)} and a.alert_id is null and h.is_alarm and h.risk = any($4::text[])
+           and h.at > to_timestamp($5::float8 / 1000) and ${notSince("h.since - interval '1 second'")}`,
+        [risks, nowMs - FRESH_MS],
+      );
+      const clears = await find(
+        'clear',
+        `select r.robot_pk, r.robot_id, coalesce(h.risk, '') as detail, h.at
+           ${robotsOf(HEALTH)} and a.alert_id is not null and not h.is_alarm
+           and h.at > a.last_at + $4::float8 * interval '1 ms'`,
+        [clearForMs],
+      );
+      return [...raises, ...clears];
+    }
     case 'threshold':
     case 'duration':
-    case 'anomaly':
     case 'failsafe':
       return [];
   }
@@ -102,6 +139,6 @@ function findingOf(tenantId: string, rule: Rule, action: 'raise' | 'clear', row:
     action,
     atMs,
     isLate: action === 'raise' && isLate(atMs, nowMs),
-    details: row.detail === '' ? {} : { [rule.condition.kind === 'offline' ? 'presence' : 'stream_kind']: row.detail },
+    details: row.detail === '' ? {} : { [DETAILS[rule.condition.kind] ?? 'detail']: row.detail },
   };
 }
