@@ -3,6 +3,9 @@ import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writ
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { systemClock, toIso } from '@outrider/shared/time';
+import { machine } from './bench/measure.ts';
+import { equivalenceOf } from './mutate/equivalents.ts';
 import { type Mutation, mutationsOf, transpiled } from './mutate/mutations.ts';
 
 /** Source files of the failsafe, and the tests that must find a fault in each, cheapest first. */
@@ -28,12 +31,14 @@ const USAGE = `Puts one small fault after another into the failsafe and runs its
   --only NAME    only the files whose name contains this
   --slice I/N    only each Nth mutant, from the Ith (1 to N): a share that fits a few minutes
   --jobs N       test runs at once (default 2)
-  --list         show the mutants and run nothing`;
+  --list         show the mutants and run nothing
+  --record       write docs/mutation.md`;
 
 interface Mutant extends Mutation {
   readonly file: string;
 }
-type Fate = 'killed' | 'timeout' | 'survived';
+/** `equivalent`: it survived, and nothing could tell it from the original; `EQUIVALENTS` says why. */
+type Fate = 'killed' | 'timeout' | 'survived' | 'equivalent';
 
 const ROOT = join(import.meta.dirname, '../../..');
 const SOURCE = join(ROOT, 'shared/src/failsafe');
@@ -110,6 +115,7 @@ async function main(): Promise<number> {
       slice: { type: 'string', default: '1/1' },
       jobs: { type: 'string', default: '2' },
       list: { type: 'boolean', default: false },
+      record: { type: 'boolean', default: false },
       help: { type: 'boolean', default: false },
     },
   });
@@ -124,45 +130,72 @@ async function main(): Promise<number> {
     return 0;
   }
   const fates = new Map<string, Record<Fate, number>>();
+  const survivors: string[] = [];
   const queue = [...chosen];
   const work = async (): Promise<void> => {
     const sandbox = new Sandbox();
     try {
       for (let mutant = queue.shift(); mutant; mutant = queue.shift()) {
         const text = readFileSync(join(SOURCE, mutant.file), 'utf8');
-        const fate = await sandbox.run(mutant.file, transpiled(text, mutant));
-        const row = fates.get(mutant.file) ?? { killed: 0, timeout: 0, survived: 0 };
+        const run = await sandbox.run(mutant.file, transpiled(text, mutant));
+        const why = run === 'survived' ? equivalenceOf(mutant, text) : undefined;
+        const fate = why === undefined ? run : 'equivalent';
+        const row = fates.get(mutant.file) ?? { killed: 0, timeout: 0, survived: 0, equivalent: 0 };
         row[fate] += 1;
         fates.set(mutant.file, row);
-        if (fate === 'survived') print(`survived  ${place(mutant)}`);
+        if (run !== 'survived') continue;
+        survivors.push(why === undefined ? `survived  ${place(mutant)}` : `equivalent  ${place(mutant)}: ${why}`);
+        print(survivors.at(-1) as string);
       }
     } finally {
       sandbox.close();
     }
   };
   await Promise.all(Array.from({ length: Number(values.jobs) }, work));
-  return report(fates, print);
+  const { table, share } = tableOf(fates);
+  print(table);
+  if (values.record) writeFileSync(join(ROOT, 'docs', 'mutation.md'), pageOf(table, survivors, share));
+  return share >= KILLED_MIN ? 0 : 1;
 }
 
 const place = ({ file, line, column, words }: Mutant): string => `${file}:${line}:${column}  ${words}`;
 
-/** Prints the table. @returns The exit code. */
-function report(fates: ReadonlyMap<string, Record<Fate, number>>, print: (line: string) => void): number {
-  const rows = [...fates].map(([file, fate]) => ({ file, ...fate }));
+/** What became of the mutants of each file, and the share killed of those that are not equivalent. */
+function tableOf(fates: ReadonlyMap<string, Record<Fate, number>>): { table: string; share: number } {
+  const rows = [...fates].map(([file, fate]) => ({ file, ...fate })).sort((a, b) => a.file.localeCompare(b.file));
   const sum = (of: Fate): number => rows.reduce((total, row) => total + row[of], 0);
-  rows.sort((a, b) => a.file.localeCompare(b.file));
-  rows.push({ file: 'all', killed: sum('killed'), timeout: sum('timeout'), survived: sum('survived') });
-  print('file                    mutants  killed  of them hung  survived  killed %');
+  const all = { killed: sum('killed'), timeout: sum('timeout'), survived: sum('survived') };
+  rows.push({ file: 'all', ...all, equivalent: sum('equivalent') });
+  const lines = [
+    '| file | mutants | killed | of them hung | survived | equivalent | killed % |',
+    '|---|---|---|---|---|---|---|',
+  ];
   let share = 0;
-  for (const { file, killed, timeout, survived } of rows) {
-    const count = killed + timeout + survived;
-    share = count === 0 ? 0 : (killed + timeout) / count;
-    const columns = [String(count).padStart(7), String(killed + timeout).padStart(7), String(timeout).padStart(13)];
-    print(
-      `${file.padEnd(24)}${columns.join(' ')} ${String(survived).padStart(9)} ${(share * 100).toFixed(1).padStart(9)}`,
-    );
+  for (const { file, killed, timeout, survived, equivalent } of rows) {
+    const dead = killed + timeout;
+    share = dead + survived === 0 ? 0 : dead / (dead + survived);
+    const counts = [dead + survived + equivalent, dead, timeout, survived, equivalent, (share * 100).toFixed(1)];
+    lines.push(`| ${file} | ${counts.join(' | ')} |`);
   }
-  return share >= KILLED_MIN ? 0 : 1;
+  return { table: lines.join('\n'), share };
 }
+
+const pageOf = (table: string, survivors: readonly string[], share: number): string => `# Mutation of the failsafe
+
+Written by \`npm run mutate -- --record\`. One small fault after another is put into the failsafe's source: comparisons
+shifted and turned round, constants one up and one down, conditions dropped, statements removed. The tests of the file
+must notice. A mutant that survives and is equivalent (nothing could tell it from the original) is listed with the reason
+and counts neither as killed nor as survived.
+
+${machine()}, ${toIso(systemClock.epochMs()).slice(0, 10)}. Goal: ${100 * KILLED_MIN} % killed; reached: **${(100 * share).toFixed(1)} %**.
+
+${table}
+
+## Not killed
+
+\`\`\`
+${[...survivors].sort().join('\n')}
+\`\`\`
+`;
 
 process.exitCode = await main();
