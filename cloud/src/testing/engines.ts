@@ -9,6 +9,8 @@ import { join } from 'node:path';
 /** A server started for a test. */
 export interface Engine {
   readonly url: string;
+  /** Its process now. */
+  pid(): number;
   /** Takes it away, keeping its data. */
   pause(): Promise<void>;
   resume(): Promise<void>;
@@ -151,6 +153,7 @@ export async function startPostgres(options: { readonly isDurable?: boolean } = 
   let child = await start();
   return {
     url: `postgres://postgres@127.0.0.1:${port}/postgres`,
+    pid: () => child.pid ?? 0,
     pause: () => end(child, 'SIGINT'),
     kill: () => killTree(child),
     freeze: () => freezeTree(child),
@@ -189,6 +192,7 @@ export async function startMosquitto(configPath: string, dir: string, port: numb
   let child = await start();
   return {
     url: `mqtts://127.0.0.1:${port}`,
+    pid: () => child.pid ?? 0,
     pause: () => end(child, 'SIGTERM'),
     kill: () => killTree(child),
     freeze: () => freezeTree(child),

@@ -31,13 +31,7 @@ export const ingestSection: Section = {
 
 async function run(context: SectionContext): Promise<void> {
   const { options, say, defer } = context;
-  const site = await openSite({
-    say,
-    isDurable: true,
-    ...(options.profileDir === undefined
-      ? {}
-      : { nodeOptions: `--cpu-prof --cpu-prof-dir=${options.profileDir} --cpu-prof-interval=500` }),
-  });
+  const site = await openSite({ say, isDurable: true, profileDir: options.profileDir });
   defer(() => site.end());
   const fleet = await enrolFleet(site, options.robots, say);
   const robots = new Robots(fleet, GENERATORS);
@@ -106,8 +100,9 @@ async function measure(context: SectionContext, running: Running): Promise<void>
   await pause(options.isShort ? 1000 : 5000, never);
   await robots.forget();
   await consoles.forget();
-  const postgresPid = await site.postgresPid();
+  const postgresPid = site.postgres.pid();
   const cloudPid = site.cloud.ready.pid;
+  if (options.profileDir !== undefined) process.kill(cloudPid, 'SIGUSR2');
   const used = () => ({
     cloud: cpuMsOf(cloudPid),
     postgres: familyCpuMsOf(postgresPid),

@@ -101,6 +101,7 @@ process.on('message', (order: RobotsOrder) => {
             caPem: order.caPem,
             localAddress: order.localAddress,
             templates,
+            isBrokerAlone: order.isBrokerAlone === true,
             tally,
           }),
       );

@@ -20,6 +20,7 @@ export interface RobotLoad {
   readonly rateHz: number;
   readonly flushMs: number;
   readonly joints: number;
+  readonly isBrokerAlone?: boolean;
 }
 
 export interface RobotsReport extends Omit<RobotTally, 'ack'> {

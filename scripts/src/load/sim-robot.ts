@@ -66,6 +66,8 @@ export interface SimRobotOptions {
   readonly caPem: string;
   readonly localAddress?: string;
   readonly templates: readonly BlockTemplate[];
+  /** Takes the broker's own acknowledgement for the cloud's: for brokers that nothing stands behind. */
+  readonly isBrokerAlone?: boolean;
   readonly tally: RobotTally;
 }
 
@@ -113,6 +115,9 @@ export class SimRobot {
       ...(localAddress === undefined ? {} : { localAddress }),
       onOpen: () => this.#greet(),
       onMessage: (topic, payload) => this.#hear(topic.slice(topic.lastIndexOf('/') + 1), payload),
+      onTaken: () => {
+        if (options.isBrokerAlone === true) this.#advance(this.#inFlight[0]?.upto ?? 0);
+      },
       onClose: (reason) => this.#closed(reason),
     });
   }
@@ -213,6 +218,10 @@ export class SimRobot {
     if (this.#wasOpen) tally.reconnects += 1;
     this.#wasOpen = true;
     this.#spokeMs = systemClock.monotonicMs();
+    if (this.#options.isBrokerAlone === true) {
+      this.#isGreeted = true;
+      return;
+    }
     const wallMs = systemClock.epochMs();
     const birth = PresenceReport.encode({
       presence: 'ONLINE',
@@ -263,13 +272,17 @@ export class SimRobot {
   #acknowledged(ack: outrider.v1.Ack): void {
     if (ack.epoch !== this.#epoch || ack.lane !== Lane.LANE_TELEMETRY) return;
     if (ack.collision) this.#options.tally.collisions += 1;
+    this.#advance(ack.upto);
+  }
+
+  #advance(upto: number): void {
     const nowMs = systemClock.monotonicMs();
-    while (this.#inFlight[0] && this.#inFlight[0].upto <= ack.upto) {
+    while (this.#inFlight[0] && this.#inFlight[0].upto <= upto) {
       this.#options.tally.ack.add(nowMs - this.#inFlight[0].sentMs);
       this.#inFlight.shift();
     }
     this.#resends = 0;
-    this.#drop(ack.upto);
+    this.#drop(upto);
     this.#fill();
   }
 

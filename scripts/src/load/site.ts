@@ -26,8 +26,6 @@ export interface Site {
   readonly mqtt: Pick<RobotLoad, 'host' | 'port' | 'caPem'>;
   /** A connection of ours beside those of the control plane. */
   readonly database: Database;
-  /** Process id of the PostgreSQL server. */
-  postgresPid(): Promise<number>;
   readonly stateDir: string;
   end(): Promise<void>;
 }
@@ -36,15 +34,24 @@ export interface SiteOptions {
   readonly say: (line: string) => void;
   /** Whether a commit waits for the disk, as in the field. */
   readonly isDurable: boolean;
-  /** What `node` is started with, such as a profiler. */
-  readonly nodeOptions?: string;
+  /** Where to write a CPU profile of the control plane. */
+  readonly profileDir?: string | undefined;
 }
 
 /** Starts PostgreSQL and `outrider-cloud serve`. */
-export async function openSite({ say, isDurable, nodeOptions }: SiteOptions): Promise<Site> {
+export async function openSite({ say, isDurable, profileDir }: SiteOptions): Promise<Site> {
   const stateDir = mkdtempSync(join(tmpdir(), 'outrider-load-'));
   const stop = new AbortController();
-  const stack = new Stack({ stateDir, signal: stop.signal, say });
+  const stack = new Stack({
+    stateDir,
+    signal: stop.signal,
+    say: (line) => {
+      say(line);
+      // Its log goes away with the folder.
+      const file = / Its log: (.+)$/.exec(line)?.[1];
+      if (file !== undefined) for (const last of lastLines(file)) say(last);
+    },
+  });
   const closers: (() => Promise<unknown>)[] = [async () => rmSync(stateDir, { recursive: true, force: true })];
   const end = async (): Promise<void> => {
     for (const close of closers.splice(0).reverse()) await close();
@@ -53,7 +60,7 @@ export async function openSite({ say, isDurable, nodeOptions }: SiteOptions): Pr
     const postgres = await startPostgres({ isDurable });
     closers.push(() => postgres.stop());
     closers.push(() => stack.stop());
-    const env = { DATABASE_URL: postgres.url, ...(nodeOptions === undefined ? {} : { NODE_OPTIONS: nodeOptions }) };
+    const env = { DATABASE_URL: postgres.url, ...(profileDir === undefined ? {} : profiling(profileDir)) };
     const cloud = await stack.startCloud({ httpPort: 0, env });
     const database = await openDatabase({ databaseUrl: postgres.url, dataDir: stateDir, log, clock: systemClock });
     closers.push(() => database.close());
@@ -68,7 +75,6 @@ export async function openSite({ say, isDurable, nodeOptions }: SiteOptions): Pr
       caPem,
       mqtt: { host: url.hostname, port: Number(url.port), caPem },
       database,
-      postgresPid: () => postmasterPid(database),
       stateDir,
       end,
     };
@@ -78,10 +84,13 @@ export async function openSite({ say, isDurable, nodeOptions }: SiteOptions): Pr
   }
 }
 
-async function postmasterPid(database: Database): Promise<number> {
-  const [row] = await database.query<{ data_directory: string }>('show data_directory');
-  return Number(readFileSync(join(row?.data_directory ?? '', 'postmaster.pid'), 'utf8').split('\n')[0]);
-}
+const LAST_LINES = 12;
+const lastLines = (file: string): string[] => readFileSync(file, 'utf8').trimEnd().split('\n').slice(-LAST_LINES);
+
+const profiling = (directory: string): Record<string, string> => ({
+  NODE_OPTIONS: `--import=${new URL('./profile-child.js', import.meta.url)}`,
+  LOAD_PROFILE_DIR: directory,
+});
 
 export const robotIdOf = (index: number): string => `LOAD-${String(index + 1).padStart(5, '0')}`;
 

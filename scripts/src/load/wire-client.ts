@@ -21,6 +21,8 @@ export interface WireOptions {
   readonly localAddress?: string;
   readonly onOpen: () => void;
   readonly onMessage: (topic: string, payload: Buffer) => void;
+  /** The broker has taken the oldest message that it had not taken yet. */
+  readonly onTaken?: () => void;
   /** Once for each connection that was tried, however it ended. */
   readonly onClose: (reason: string) => void;
 }
@@ -132,6 +134,9 @@ export class WireClient {
         this.#options.onMessage(body.toString('latin1', 2, topicEnd), body.subarray(topicEnd + (isAnswered ? 2 : 0)));
         return;
       }
+      case PUBACK:
+        this.#options.onTaken?.();
+        return;
       default:
     }
   }
