@@ -162,7 +162,11 @@ export function assembleApi(parts: ApiParts): AssembledApi {
     recheck: (secret) => authenticator.authenticateSecret(secret),
     clock,
     log,
-    onDropped: (reason) => metrics.streamsDropped.inc({ reason }),
+    counters: {
+      onDropped: (reason) => metrics.streamsDropped.inc({ reason }),
+      onSkipped: () => metrics.streamsSkipped.inc(),
+      onSent: (seconds) => metrics.streamLagSeconds.observe(seconds),
+    },
   });
   metrics.gauge('outrider_live_streams', 'Live streams that are open.', () => streams.clientCount);
   metrics.gauge('outrider_failsafe_pending', 'Stops that no robot has answered yet.', () => failsafe.pendingCount);

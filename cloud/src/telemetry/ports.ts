@@ -197,13 +197,35 @@ export interface LiveFilter {
   readonly kinds?: readonly StreamKind[];
 }
 
+/** An update with its place among all that this process has told. Places rise, and mean nothing elsewhere. */
+export interface PlacedUpdate<U extends LiveUpdate = LiveUpdate> {
+  readonly position: number;
+  readonly update: U;
+}
+
 /** Live updates of all robots, whichever replica stored them. */
 export interface LiveFeed {
+  /** Names this process and its run: a position is good only where it came from. */
+  readonly runId: string;
+  /** The place of the newest update. */
+  readonly position: number;
   /**
    * Telemetry is merged per stream to at most ten updates a second, so a subscriber costs what its robots' streams
    * cost and not what their rates cost. The callback must not block.
    *
+   * @param isRaw Telemetry is not merged: the subscriber does that itself.
    * @returns Ends the subscription.
    */
-  subscribe(filter: LiveFilter, callback: (update: LiveUpdate) => void): () => void;
+  subscribe(filter: LiveFilter, callback: (update: LiveUpdate, position: number) => void, isRaw?: boolean): () => void;
+  /**
+   * What came after a position: every event, state, presence and alert, and the newest sample of each stream.
+   * `isComplete` is false when some of it is no longer known.
+   *
+   * @param telemetryAfter The same for telemetry, which may have been held back.
+   */
+  replay(
+    filter: LiveFilter,
+    after: number,
+    telemetryAfter: number,
+  ): { readonly updates: readonly PlacedUpdate[]; readonly isComplete: boolean };
 }

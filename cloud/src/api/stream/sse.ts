@@ -1,9 +1,9 @@
-import type { LiveSink, StreamEnd } from '../../dashboard/stream-hub.ts';
+import type { LiveSink, StreamEnd } from '../../dashboard/stream-client.ts';
+import type { OpenStream } from '../../dashboard/stream-hub.ts';
 import type { ApiContext } from '../surface.ts';
 
 /** How long a client that was dropped may still read the reason before its connection is cut. */
 const LAST_WORDS_MS = 2_000;
-/** The reader of the response holds this much more than our queue. */
 const encoder = new TextEncoder();
 
 /**
@@ -12,24 +12,24 @@ const encoder = new TextEncoder();
  * No connection headers are set: `transfer-encoding`, which the usual helpers set, kills the process on HTTP/2
  * (honojs/hono#4041).
  *
- * @param open Starts the stream on the sink and returns what ends it.
+ * @param open Starts the stream on the sink.
  */
-export function openEventStream(c: ApiContext, open: (sink: LiveSink) => () => void): Response {
-  let close: () => void = () => undefined;
+export function openEventStream(c: ApiContext, open: (sink: LiveSink) => OpenStream): Response {
+  let stream: OpenStream | undefined;
   const body = new ReadableStream<Uint8Array>(
     {
       start(controller) {
         let isOpen = true;
-        const write = (text: string): void => {
-          if (isOpen) controller.enqueue(encoder.encode(text));
+        const write = (bytes: Uint8Array): void => {
+          if (isOpen) controller.enqueue(bytes);
         };
-        close = open({
-          send: (type, json) => write(`event: ${type}\ndata: ${json}\n\n`),
-          heartbeat: () => write(': heartbeat\n\n'),
+        stream = open({
+          send: (frame) => write(frame.event),
+          heartbeat: () => write(encoder.encode(': heartbeat\n\n')),
           waitingBytes: () => -(controller.desiredSize ?? 0) + bytesBehind(c),
           isResponsive: () => true,
           end: (reason: StreamEnd) => {
-            write(`event: end\ndata: ${JSON.stringify({ reason })}\n\n`);
+            write(encoder.encode(`event: end\ndata: ${JSON.stringify({ reason })}\n\n`));
             isOpen = false;
             controller.close();
             const { outgoing } = c.env as { outgoing?: { destroy(): void; writableFinished?: boolean } };
@@ -39,7 +39,7 @@ export function openEventStream(c: ApiContext, open: (sink: LiveSink) => () => v
           },
         });
       },
-      cancel: () => close(),
+      cancel: () => stream?.close(),
     },
     { highWaterMark: 0, size: (chunk) => chunk?.byteLength ?? 0 },
   );
