@@ -21,6 +21,7 @@ export const CLOUD_ANALYSER: AnalyserSettings = {
   windows: { hopMs: 10_000, hops: 6 },
   fitWindows: 120,
   calibrateWindows: 80,
+  time: 'stamp',
 };
 
 /** An edge that judged its robot within this time is the one that decides. [ms] */

@@ -115,7 +115,10 @@ export class HealthWatch implements Service {
         })),
       },
     };
-    log.warn({ anomaly_score: verdict.anomalyScore, signals: verdict.signals.map(({ signal }) => signal) }, 'health.anomaly');
+    log.warn(
+      { anomaly_score: verdict.anomalyScore, signals: verdict.signals.map(({ signal }) => signal) },
+      'health.anomaly',
+    );
     void record(event).catch((error: unknown) => log.warn({ reason: errorMessage(error) }, 'event.lost'));
   }
 

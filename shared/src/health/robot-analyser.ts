@@ -8,6 +8,8 @@ import { DEFAULT_WINDOWS } from './windows.ts';
 export interface AnalyserSettings extends LearningSettings {
   /** False alarms on normal data that the whole robot may raise, an hour. */
   readonly falseAlarmsPerHour: number;
+  /** Which time windows go by: the source's own where it has one, or that of reception. */
+  readonly time: 'stamp' | 'received';
 }
 
 /** At one window a second: ten minutes of normal work to learn from, five to set the alarm level. */
@@ -16,11 +18,14 @@ export const DEFAULT_ANALYSER: AnalyserSettings = {
   fitWindows: 600,
   calibrateWindows: 300,
   falseAlarmsPerHour: 0.1,
+  time: 'received',
 };
 
 /** What was learnt of a robot, by stream and the names of its signals. */
 export type RobotModel = ReadonlyMap<string, StreamModel>;
 
+/** A stamp before the year 2000 is that of a clock which counts from its start. */
+const STAMP_NS_MIN = 946_684_800_000_000_000n;
 /** Streams that are analysed; later ones are not. */
 const STREAMS_MAX = 24;
 const SIGNALS_SHOWN_MAX = 8;
@@ -101,7 +106,8 @@ export class RobotAnalyser {
   observe(sample: Sample): void {
     const watched = this.#watchedOf(sample.layout);
     if (!watched) return;
-    const atMs = Number(sample.receivedNs / 1000n) / 1000;
+    const hasStamp = this.#settings.time === 'stamp' && sample.stampNs >= STAMP_NS_MIN;
+    const atMs = Number((hasStamp ? sample.stampNs : sample.receivedNs) / 1000n) / 1000;
     const isReplayed = (sample.flags & SAMPLE_FLAGS.replayed) !== 0;
     this.#take(watched, atMs, Number(sample.receivedMonoNs) / 1e6, sample.values, isReplayed);
     if (sample.layout.kind !== 'joint_state') return;

@@ -103,7 +103,9 @@ export class StreamAnalyser {
    */
   push(atMs: number, values: ArrayLike<number>, mayLearn: boolean): StreamFinding | undefined {
     const stepMs = atMs - this.#lastMs;
-    if (stepMs > Math.max(BREAK_MS, BREAK_INTERVALS * this.#intervalMs) || stepMs < 0) this.#windows.reset();
+    if (Math.abs(stepMs) > Math.max(BREAK_MS, BREAK_INTERVALS * this.#intervalMs)) this.#windows.reset();
+    // A little disorder is no break: it belongs to the present window.
+    else if (stepMs < 0) return this.push(this.#lastMs, values, mayLearn);
     if (stepMs > 0) this.#intervalMs += (stepMs - this.#intervalMs) / (this.#intervalMs === 0 ? 1 : 20);
     this.#lastMs = atMs;
     const features = this.#windows.push(atMs, values, this.#indices);

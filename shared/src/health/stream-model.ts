@@ -1,6 +1,6 @@
 import type { Classifier } from './boost.ts';
 import { precisionOf } from './matrix.ts';
-import { clip, robustScale } from './statistics.ts';
+import { clip, quantileOfSorted, robustScale } from './statistics.ts';
 import type { AlarmRule, Tail } from './tail.ts';
 import { FEATURES_PER_SIGNAL, TIMING_FEATURES } from './windows.ts';
 
@@ -66,6 +66,8 @@ const SIZE = 4;
 const LEAN = 5;
 const GROUP_SIGNALS_MAX = 32;
 const PROTOTYPES_MAX = 96;
+/** A source that keeps its rate perfectly may still be a tenth off once. */
+const TIMING_SCALE_MIN = 0.1;
 /** A spread below this share of its usual value is "still". */
 const STILL_SHARE = 0.02;
 
@@ -114,7 +116,7 @@ export function* fitShape(
   for (let at = 0; at < width; at += 1) {
     const usual = robustScale(transformed.map((window) => window[at] as number));
     centers[at] = usual.center;
-    scales[at] = usual.scale;
+    scales[at] = at < count * FEATURES_PER_SIGNAL ? usual.scale : Math.max(usual.scale, TIMING_SCALE_MIN);
     if (at % (4 * PIECE) === 4 * PIECE - 1) yield;
   }
   const scaled = transformed.map((window) => scale(window, { centers, scales, wanders }));
@@ -162,14 +164,15 @@ const WANDER_Z_MAX = 2.5;
 function doesWander(windows: readonly ArrayLike<number>[], at: number): boolean {
   if (windows.length < WANDER_WINDOWS_MIN) return false;
   const levels = windows.map((window) => window[at] as number).filter(Number.isFinite);
-  const { center, scale: width } = robustScale(levels);
+  const sorted = levels.toSorted((a, b) => a - b);
+  const [low, high] = [quantileOfSorted(sorted, 0.2), quantileOfSorted(sorted, 0.8)];
   let returns = 0;
   let side = 0;
   let steps = 0;
   let variance = 0;
   const mean = levels.reduce((sum, level) => sum + level, 0) / Math.max(1, levels.length);
   levels.forEach((level, i) => {
-    const now = level > center + width ? 1 : level < center - width ? -1 : side;
+    const now = level > high ? 1 : level < low ? -1 : side;
     if (side !== 0 && now !== side) returns += 1;
     side = now;
     variance += (level - mean) ** 2;

@@ -42,7 +42,8 @@ export class StreamScorer {
   readonly #up: Float64Array;
   readonly #down: Float64Array;
   readonly #residuals: Float64Array;
-  #smoothed = Number.NaN;
+  /** From nothing, so that one odd window at the start is not the whole score. */
+  #smoothed = 0;
 
   constructor(shape: Shape, classifier: StreamModel['classifier']) {
     this.#shape = shape;
@@ -129,7 +130,7 @@ export class StreamScorer {
     const score = tails.learnt
       ? UNLABELLED_SHARE * unlabelled + LEARNT_SHARE * surprise(tails.learnt, raw.values.learnt)
       : unlabelled;
-    this.#smoothed = Number.isNaN(this.#smoothed) ? score : this.#smoothed + SMOOTHING * (score - this.#smoothed);
+    this.#smoothed += SMOOTHING * (score - this.#smoothed);
     return this.#smoothed;
   }
 

@@ -2,6 +2,8 @@ import { quantileOfSorted, sortedFinite } from './statistics.ts';
 
 /** Past this share of the values the tail is an exponential and no longer the values themselves. */
 const TAIL_SHARE = 0.1;
+/** Views count in standard deviations: less than this is rounding, however still the normal data was. */
+const SCALE_MIN = 0.05;
 /** Points that the body of the distribution is kept as. */
 const BODY_POINTS = 21;
 /** What "never seen" counts as at most: 10^-8. */
@@ -18,7 +20,7 @@ export interface Tail {
 /** Learns a score's distribution from held-out normal values. */
 export function fitTail(values: Iterable<number>): Tail {
   const sorted = sortedFinite(values);
-  if (sorted.length === 0) return { body: [0], scale: 1 };
+  if (sorted.length === 0) return { body: [0, 0], scale: 1 };
   const body = Array.from({ length: BODY_POINTS }, (_, i) =>
     quantileOfSorted(sorted, ((1 - TAIL_SHARE) * i) / (BODY_POINTS - 1)),
   );
@@ -35,7 +37,7 @@ export function fitTail(values: Iterable<number>): Tail {
   const shortest = (edge - middle) / Math.log(0.5 / TAIL_SHARE);
   // Few values show too little of a tail, and neighbouring windows overlap.
   const doubt = 1 + 2 / Math.sqrt(Math.max(1, count / CLEAR_WINDOWS));
-  return { body, scale: Math.max((doubt * sum) / Math.max(1, count), shortest, 1e-3 * Math.abs(edge), 1e-9) };
+  return { body, scale: Math.max((doubt * sum) / Math.max(1, count), shortest, SCALE_MIN) };
 }
 
 /** How surprising a value is: −log10 of the share of normal values that are as high. 1 is one in ten. */
