@@ -6,10 +6,11 @@ import { type AnalyserSettings, DEFAULT_ANALYSER } from '@outrider/shared/health
 import { type DeviceIdentity, ROBOT_ID_PATTERN, TENANT_ID_PATTERN } from '@outrider/shared/ids';
 import { parse } from 'yaml';
 import { z } from 'zod';
+import type { Ros2StopSettings } from './agent/ros2-stop.ts';
 import type { BlackBoxOptions } from './blackbox/recorder.ts';
 import { withPolicyFile } from './guard/failsafe-layers.ts';
 import { failsafeSchema, type GuardConfig, guardConfig, guardSchema } from './guard/guard-config.ts';
-import { csvMappingSchema, replayTopicSchema, ros2TopicSchema } from './sources/options.ts';
+import { csvMappingSchema, replayTopicSchema, ros2SignalSchema, ros2TopicSchema } from './sources/options.ts';
 import type { ReplayOptions } from './sources/replay.ts';
 import type { Ros2Options } from './sources/ros2.ts';
 
@@ -44,7 +45,8 @@ const ros2SourceSchema = z.strictObject({
     .regex(/^[A-Za-z][A-Za-z0-9_]*$/)
     .optional(),
   rclnodejs_dir: z.string().min(1).optional(),
-  topics: z.array(ros2TopicSchema).min(1).max(64),
+  topics: z.array(ros2TopicSchema).max(64).default([]),
+  signals: z.array(ros2SignalSchema).max(16).default([]),
 });
 const replaySourceSchema = z.strictObject({
   type: z.literal('replay'),
@@ -89,6 +91,23 @@ const healthSchema = z.strictObject({
   calibrate_s: z.number().int().min(60).max(86_400).default(DEFAULT_ANALYSER.calibrateWindows),
 });
 
+const topicName = z.string().regex(/^\/[A-Za-z0-9_/]+$/, 'must be a full ROS topic name such as /cmd_vel');
+const actuationSchema = z.strictObject({
+  ros2: z
+    .strictObject({
+      cmd_vel_topic: topicName.optional(),
+      cmd_vel_type: z
+        .enum(['geometry_msgs/msg/Twist', 'geometry_msgs/msg/TwistStamped'])
+        .default('geometry_msgs/msg/Twist'),
+      stop_topic: topicName.optional(),
+      stop_rate_hz: z.number().min(1).max(200).default(20),
+      confirm_ms: durationMs(100, 60_000).default(2000),
+      still_mps: z.number().positive().max(1).default(0.02),
+    })
+    .refine((ros2) => ros2.cmd_vel_topic ?? ros2.stop_topic, 'names neither a cmd_vel_topic nor a stop_topic')
+    .optional(),
+});
+
 const fileSchema = z.strictObject({
   robot: z.strictObject({
     id: z.string().regex(ROBOT_ID_PATTERN, 'must be 1 to 43 characters of A-Z a-z 0-9 _ -'),
@@ -107,6 +126,7 @@ const fileSchema = z.strictObject({
     .default([]),
   failsafe: failsafeSchema.prefault({}),
   guard: guardSchema.prefault({}),
+  actuation: actuationSchema.prefault({}),
   outbox: outboxSchema.prefault({}),
   uplink: uplinkSchema.prefault({}),
   blackbox: blackboxSchema.prefault({}),
@@ -159,6 +179,8 @@ export interface AgentConfig {
     readonly backoffFirstMs: number;
     readonly backoffMaxMs: number;
   };
+  /** How a closed gate is said on ROS 2; `undefined`: it is not. */
+  readonly ros2Stop: Ros2StopSettings | undefined;
   /** `undefined` when it is switched off. */
   readonly blackbox: Omit<BlackBoxOptions, 'stateDir' | 'robot' | 'clock' | 'log' | 'onRecorded'> | undefined;
   /** `undefined` when it is switched off. */
@@ -228,6 +250,7 @@ export function loadConfig(file: string, overrides: ConfigOverrides = {}): Agent
       backoffFirstMs: uplink.backoff_first_ms,
       backoffMaxMs: uplink.backoff_max_ms,
     },
+    ros2Stop: ros2StopSettings(path, parsed),
     blackbox: blackboxSettings(parsed.blackbox),
     health: healthSettings(parsed.health),
     localApi: { socketPath, metricsPort: parsed.local_api.metrics_port },
@@ -253,6 +276,23 @@ function healthSettings(health: z.output<typeof healthSchema>): AnalyserSettings
   return { ...DEFAULT_ANALYSER, falseAlarmsPerHour, fitWindows, calibrateWindows };
 }
 
+function ros2StopSettings(path: string, parsed: z.output<typeof fileSchema>): Ros2StopSettings | undefined {
+  const { ros2 } = parsed.actuation;
+  if (!ros2) return undefined;
+  if (!parsed.guard.enabled) throw invalid(path, [{ field: 'actuation.ros2', reason: 'needs a guard' }]);
+  if (!parsed.sources.some(({ type }) => type === 'ros2'))
+    throw invalid(path, [{ field: 'actuation.ros2', reason: 'needs a source of type ros2, whose node publishes it' }]);
+  return {
+    cmdVelTopic: ros2.cmd_vel_topic,
+    cmdVelType: ros2.cmd_vel_type,
+    stopTopic: ros2.stop_topic,
+    everyMs: 1000 / ros2.stop_rate_hz,
+    confirmMs: ros2.confirm_ms,
+    stillMps: ros2.still_mps,
+    stillRadps: parsed.failsafe.standstill_radps,
+  };
+}
+
 function sourceSettings(
   source: z.output<typeof fileSchema>['sources'][number],
   { failsafe }: z.output<typeof fileSchema>,
@@ -270,11 +310,12 @@ function sourceSettings(
     const options = { file: resolve(base, file), speed, loop, velocityMaxRadps, scratchDir: stateDir, ...optional };
     return { type: 'replay', options };
   }
-  const { name, setup, distro, domain_id: domainId, node_name: nodeName, rclnodejs_dir: dir, topics } = source;
+  const { name, setup, distro, domain_id: domainId, node_name: nodeName, rclnodejs_dir: dir, topics, signals } = source;
   return {
     type: 'ros2',
     options: {
       topics,
+      signals,
       velocityMaxRadps,
       env: process.env,
       ...(name && { name }),

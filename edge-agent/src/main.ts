@@ -8,6 +8,9 @@ import type { Sample } from '@outrider/shared/telemetry';
 import { systemClock } from '@outrider/shared/time';
 import { FailsafeRecorder } from './agent/failsafe-recorder.ts';
 import { HealthReporter } from './agent/health-reporter.ts';
+import { Mission } from './agent/mission.ts';
+import { openRos2Stop, ros2Signals } from './agent/ros2-actuation.ts';
+import { ros2StopMessages } from './agent/ros2-stop.ts';
 import { SampleTap } from './agent/sample-tap.ts';
 import { SerialMonitor } from './agent/serial-monitor.ts';
 import { SourceBoard } from './agent/source-board.ts';
@@ -63,6 +66,7 @@ export async function runAgent(config: AgentConfig, options: RunOptions, signal:
   const identities = new IdentityStore(config.stateDir);
   const identity = (): StoredIdentity | undefined => usableIdentity(identities, config, log);
   const guard = config.guard.enabled ? openGuard(config, bootId, log) : undefined;
+  const mission = new Mission(config.stateDir, log);
   const board = new SourceBoard(outbox, () => clock.monotonicMs());
 
   const status = (): AgentStatus =>
@@ -126,6 +130,7 @@ export async function runAgent(config: AgentConfig, options: RunOptions, signal:
   const consumed = (sample: Sample): void => {
     tap.add(sample);
     blackbox?.add(sample);
+    ros2Stop?.observe(sample);
     health?.add(sample);
     samplesConsumed += 1;
     guard?.progress(samplesConsumed);
@@ -136,6 +141,8 @@ export async function runAgent(config: AgentConfig, options: RunOptions, signal:
     () => guard?.status() !== undefined,
     (entry) => board.update(entry),
   );
+  const ros2: Ros2Source[] = [];
+  const ros2Stop = guard && openRos2Stop(config.ros2Stop, guard, ros2, log);
   const sources = await Promise.all(
     config.sources.flatMap((settings) => {
       if (settings.type === 'serial') return [];
@@ -143,6 +150,7 @@ export async function runAgent(config: AgentConfig, options: RunOptions, signal:
         log,
         clock,
         onStatus: (entry) => board.update(entry),
+        onSignal: ros2Signals(guard, ros2Stop),
         emit: (sample, position) => {
           const known = positionKey !== undefined && position !== undefined;
           outbox.appendSample(sample, known ? { source: positionKey, value: position } : undefined);
@@ -150,9 +158,10 @@ export async function runAgent(config: AgentConfig, options: RunOptions, signal:
           consumed(sample);
         },
       });
-      return [openSource(settings, ports, outbox, options.fromStart)];
+      return [openSource(settings, ports, outbox, options.fromStart, config.ros2Stop)];
     }),
   );
+  ros2.push(...sources.filter((source) => source instanceof Ros2Source));
   const recorder = new FailsafeRecorder(outbox, metrics);
   guard?.onSample((sample) => {
     outbox.appendSample(sample);
@@ -163,10 +172,13 @@ export async function runAgent(config: AgentConfig, options: RunOptions, signal:
     blackbox?.transition(transition);
     return recorder.record(transition);
   });
-  guard?.onStatus((entry) => recorder.note(entry));
+  guard?.onStatus((entry) => {
+    recorder.note(entry);
+    ros2Stop?.check();
+  });
 
   const sourceStage = new SourceStage(sources, hasSerial, log);
-  const agent = localAgent({ status, guard, config, outbox, tap, shelf: new BoxShelf(config.stateDir) });
+  const agent = localAgent({ status, guard, config, outbox, tap, mission, shelf: new BoxShelf(config.stateDir) });
   const socketServer = new LocalServer(createLocalApp(agent, metrics), { socket: config.localApi.socketPath }, log);
   const { metricsPort } = config.localApi;
   const portServer =
@@ -196,6 +208,7 @@ export async function runAgent(config: AgentConfig, options: RunOptions, signal:
       stateDir: config.stateDir,
       clock,
       link: () => ({ exists: uplink.status().state !== 'not_enrolled', isUp: uplink.status().state === 'online' }),
+      mission: () => mission.comm,
       report: (health) => to.health(health),
     });
 
@@ -206,6 +219,7 @@ export async function runAgent(config: AgentConfig, options: RunOptions, signal:
     sourceStage,
     ...(hasSerial ? [serial] : []),
     ...(guard ? [healthReporter(guard)] : []),
+    ...(ros2Stop ? [ros2Stop] : []),
     ...(health ? [health] : []),
     socketServer,
     ...(portServer ? [portServer] : []),
@@ -228,8 +242,10 @@ async function openSource(
   ports: (positionKey?: string) => SourcePorts,
   outbox: Outbox,
   fromStart: boolean,
+  ros2Stop: AgentConfig['ros2Stop'],
 ): Promise<Source> {
-  if (settings.type === 'ros2') return new Ros2Source(settings.options, ports());
+  if (settings.type === 'ros2')
+    return new Ros2Source({ ...settings.options, ...(ros2Stop && { stop: ros2StopMessages(ros2Stop) }) }, ports());
   const { options } = settings;
   // Loaded when needed: the readers of recordings are large.
   const { ReplaySource, replayFingerprint } = await import('./sources/replay.ts');
@@ -310,10 +326,11 @@ interface LocalParts {
   readonly config: AgentConfig;
   readonly outbox: Outbox;
   readonly tap: SampleTap;
+  readonly mission: Mission;
   readonly shelf: BoxShelf;
 }
 
-function localAgent({ status, guard, config, outbox, tap, shelf }: LocalParts): LocalAgent {
+function localAgent({ status, guard, config, outbox, tap, mission, shelf }: LocalParts): LocalAgent {
   const needGuard = (): GuardLink => {
     if (guard) return guard;
     throw new DomainError('unavailable', 'this robot runs without a guard (guard.enabled is false)');
@@ -337,6 +354,7 @@ function localAgent({ status, guard, config, outbox, tap, shelf }: LocalParts): 
     },
     trigger: ({ mode, reason, requestedBy, traceId }): Promise<CommandOutcome> =>
       needGuard().trigger({ commandId: newId('cmd'), mode, reason, requestedBy, traceId, local: true }),
+    setMissionComm: (comm) => mission.setComm(comm),
     recover: (request): Promise<CommandOutcome> => needGuard().recover({ ...request, local: true }),
   };
 }

@@ -37,6 +37,12 @@ class Node {
     subscriptions.push((payload) => { try { callback(payload); } catch { process.abort(); } });
     return {};
   }
+  createPublisher(type, topic) {
+    return { publish: (payload) => {
+      if (!Buffer.isBuffer(payload)) throw new TypeError('raw messages only');
+      appendFileSync(join(__dirname, 'published'), [topic, type, payload.toString('hex')].join(' ') + '\\n');
+    } };
+  }
   getPublishersInfoByTopic() { return scenario.publishers ?? []; }
   spin() {
     const give = () => (scenario.payloads ?? []).forEach((list, i) => list.forEach((text) =>
@@ -79,6 +85,11 @@ export function writeStub(folder: string, scenario: StubScenario = {}, faults: S
   for (const [packageName, name] of [
     ['sensor_msgs', 'JointState'],
     ['sensor_msgs', 'Imu'],
+    ['sensor_msgs', 'NavSatFix'],
+    ['nav_msgs', 'Odometry'],
+    ['control_msgs', 'JointTrajectoryControllerState'],
+    ['geometry_msgs', 'Twist'],
+    ['std_msgs', 'Bool'],
   ] as const) {
     if (faults.noMessages) continue;
     mkdirSync(join(root, 'generated', packageName), { recursive: true });

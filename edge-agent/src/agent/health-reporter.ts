@@ -2,6 +2,7 @@ import { existsSync, statfsSync } from 'node:fs';
 import type { outrider } from '@outrider/shared/messages';
 import { pause, type Service } from '@outrider/shared/service';
 import type { Clock } from '@outrider/shared/time';
+import type { CommWish } from './mission.ts';
 
 /** Several times within the time after which a link counts as lost. [ms] */
 const REPORT_MS = 500;
@@ -17,6 +18,8 @@ export interface HealthReporterOptions {
   readonly clock: Clock;
   /** Whether this robot has a link at all, and whether it is up now. */
   readonly link: () => { readonly exists: boolean; readonly isUp: boolean };
+  /** What the running mission asks for when the link is lost. */
+  readonly mission: () => CommWish | undefined;
   readonly report: (health: outrider.v1.AgentHealth.$Properties) => void;
 }
 
@@ -42,9 +45,10 @@ export class HealthReporter implements Service {
   }
 
   report(): void {
-    const { clock, link, report } = this.#options;
+    const { clock, link, mission, report } = this.#options;
     const nowMs = clock.monotonicMs();
     const { exists, isUp } = link();
+    const comm = mission();
     if (isUp) this.#heardMs = nowMs;
     if (nowMs - this.#lookedMs >= LOOK_MS) this.#look(nowMs);
     report({
@@ -53,6 +57,7 @@ export class HealthReporter implements Service {
       linkAgeMs: nowMs - this.#heardMs,
       diskFreeBytes: this.#diskFreeBytes,
       clockQuality: this.#clockQuality,
+      ...(comm && { commPolicy: comm.policy, commMaxMs: comm.maxMs }),
     });
   }
 

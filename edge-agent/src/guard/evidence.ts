@@ -12,16 +12,19 @@ import {
   classifyStopLine,
   classifyStream,
   type LivenessLimits,
+  staleAfterMs,
 } from '@outrider/shared/failsafe/classify-liveness';
 import { isStandstill, type Signals } from '@outrider/shared/failsafe/classify-signals';
 import { gateOf, type JudgeLimits, SignalJudge } from '@outrider/shared/failsafe/judge';
 import type { FailsafeState, Reading } from '@outrider/shared/failsafe/state';
 import type { Actuators } from './actuators.ts';
+import { JOINT_COMMAND } from './sample-wire.ts';
 
 /** Stream whose velocities say whether the robot stands still. */
 const OWN_JOINTS = 'mcu/joint_state';
 /** Streams that can be relied on at most; the reducer has the same bound per cause. */
 const STREAMS_MAX = 64;
+const COMMANDS_MAX = 1024;
 
 const NO_AGENT: AgentFacts = {
   isConnected: false,
@@ -30,6 +33,13 @@ const NO_AGENT: AgentFacts = {
   tickMovedMs: 0,
   samplesWaitSinceMs: undefined,
 };
+
+/** What a joint was told last. */
+interface JointCommand {
+  readonly rad: number;
+  readonly receivedMs: number;
+  readonly declaredRateHz: number;
+}
 
 interface StreamFacts {
   lastMs: number | undefined;
@@ -44,6 +54,7 @@ export class Evidence {
   readonly #comm: CommLimits;
   readonly #startedMs: number;
   readonly #streams = new Map<string, StreamFacts>();
+  readonly #commands = new Map<string, JointCommand>();
   #isStill = false;
   #agent: AgentFacts;
   #agentTicks = -1;
@@ -72,13 +83,43 @@ export class Evidence {
   }
 
   /** Takes in a set of signals. A stream that a cause was judged by is relied on from then on. */
-  signals(signals: Signals, declaredRateHz: number, receivedMs: number, state: FailsafeState): Reading[] {
+  signals(given: Signals, declaredRateHz: number, receivedMs: number, state: FailsafeState): Reading[] {
+    if (given.kind === JOINT_COMMAND) {
+      this.#noteCommands(given, declaredRateHz, receivedMs);
+      return [];
+    }
+    // A stopped joint need not be where it was told to be; when the gate opens again, it is judged at once.
+    const signals = state.phase === 'ARMED' ? this.#withCommands(given, receivedMs) : given;
     const readings = this.#judge.judge(signals, receivedMs, declaredRateHz, gateOf(state));
     const known = this.#streams.get(signals.stream);
     if (known || (readings.length > 0 && this.#streams.size < STREAMS_MAX))
       this.#streams.set(signals.stream, { lastMs: Math.max(receivedMs, known?.lastMs ?? 0), declaredRateHz });
     if (signals.stream === OWN_JOINTS) this.#isStill = isStandstill(signals, this.#limits);
     return readings;
+  }
+
+  #noteCommands({ names, commandRad = [] }: Signals, declaredRateHz: number, receivedMs: number): void {
+    names.forEach((name, i) => {
+      const rad = commandRad[i];
+      if (rad !== undefined && (this.#commands.size < COMMANDS_MAX || this.#commands.has(name)))
+        this.#commands.set(name, { rad, receivedMs, declaredRateHz });
+    });
+  }
+
+  /** Adds what the joints were told. Where that comes at a rate and has ended, nobody knows what they should do. */
+  #withCommands(signals: Signals, nowMs: number): Signals {
+    if (this.#commands.size === 0 || signals.kind !== 'joint_state' || (signals.commandRad?.length ?? 0) > 0)
+      return signals;
+    const known = signals.names.map((name, i) => {
+      const command = this.#commands.get(name);
+      const isOld =
+        command !== undefined &&
+        command.declaredRateHz > 0 &&
+        nowMs - command.receivedMs > staleAfterMs(command.declaredRateHz, this.#liveness);
+      // A joint that nobody commands is where it should be.
+      return command === undefined || isOld ? (signals.positionRad[i] ?? Number.NaN) : command.rad;
+    });
+    return { ...signals, commandRad: known };
   }
 
   agentConnected(nowMs: number): void {

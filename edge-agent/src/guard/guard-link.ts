@@ -11,7 +11,7 @@ import type { Clock } from '@outrider/shared/time';
 import { encodeFrame, FrameReader, type GuardFrame } from './framing.ts';
 import type { GuardConfig } from './guard-config.ts';
 import { GuardProcess } from './guard-process.ts';
-import { SampleUnpacker, signalReport } from './sample-wire.ts';
+import { JOINT_COMMAND, SampleUnpacker, signalReport } from './sample-wire.ts';
 
 export type GuardStatus = outrider.v1.GuardStatus.$Properties;
 export type Transition = outrider.v1.Transition.$Properties;
@@ -60,6 +60,16 @@ export interface PlaceReport {
   readonly frame: 'map' | 'wgs84';
   readonly at: readonly [number, number];
   /** 0: it promises nothing. [Hz] */
+  readonly declaredRateHz: number;
+  readonly receivedMonoNs: bigint;
+}
+
+/** Commanded joint positions. */
+export interface CommandReport {
+  readonly stream: string;
+  readonly names: readonly string[];
+  readonly positionRad: readonly number[];
+  /** 0: said when it changes; it holds until the next. [Hz] */
   readonly declaredRateHz: number;
   readonly receivedMonoNs: bigint;
 }
@@ -153,7 +163,15 @@ export class GuardLink implements Service {
     if (signals) this.#send({ signals });
   }
 
-  /** Where the robot is, for the geofence. None of the sources that exist says it. */
+  /** What the joints are told to do, for the tracking error. */
+  reportCommands(commands: CommandReport): void {
+    const { stream, names, positionRad, declaredRateHz, receivedMonoNs } = commands;
+    const times = { declaredRateHz, receivedMonoNs: Number(receivedMonoNs) };
+    const said = { names: [...names], positionCommandRad: [...positionRad] };
+    this.#send({ signals: { source: 'agent', kind: JOINT_COMMAND, stream, ...times, ...said } });
+  }
+
+  /** Where the robot is, for the geofence. */
   reportPlace(place: PlaceReport): void {
     const { stream, frame, at, declaredRateHz, receivedMonoNs } = place;
     const signals = { source: 'agent', kind: 'place', stream, declaredRateHz, positionFrame: frame, position: [...at] };

@@ -333,6 +333,31 @@ t.test('loop', async (t) => {
     t.match(answers.slice(3), ['true stopped and latched', 'true was latched already']);
   });
 
+  t.test(
+    'what a joint is told is held against where it is, while the gate is open and the word is fresh',
+    async (t) => {
+      const told = (rad: number): Parameters<GuardLoop['report']>[0] =>
+        signalsOfReport({ kind: 'joint_command', stream: '/arm/state', names: ['knee'], positionCommandRad: [rad] });
+      const { loop, actuators, round, recover } = loopRig();
+      loop.report(told(0.4), 50, actuators.nowMs);
+      for (let i = 0; i < 3; i++) round();
+      t.equal(loop.state.phase, 'ARMED', 'within its limit');
+      loop.report(told(2), 50, actuators.nowMs);
+      for (let i = 0; i < 3; i++) round();
+      t.match(loop.status().causes, [{ cause: 'mechanical_lock', detail: /knee is 2\.0000 rad from its command/ }]);
+      for (let i = 0; i < 8; i++) round();
+      recover();
+      t.equal(loop.state.phase, 'RECOVERING', 'stopped, it need not be where it was told to be');
+      const old = loopRig();
+      old.loop.report(told(2), 50, old.actuators.nowMs - 250);
+      for (let i = 0; i < 5; i++) old.round();
+      t.equal(old.loop.state.phase, 'ARMED', 'a word of a stream that has ended means nothing');
+      old.loop.report(told(2), 0, old.actuators.nowMs - 250);
+      for (let i = 0; i < 5; i++) old.round();
+      t.equal(old.loop.state.phase, 'LATCHED', 'one that is only said at changes holds');
+    },
+  );
+
   t.test('a stream of the agent counts, and a time ahead of now does not keep it fresh', async (t) => {
     const { loop, actuators, round } = loopRig();
     const report = { ...signalsOfReport(signalReport(SAMPLE) ?? {}), stream: '/motors', kind: 'joint_state' };

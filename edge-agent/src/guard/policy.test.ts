@@ -256,6 +256,7 @@ t.test('the agent reports how long its link has been silent, and the disk', asyn
   let isUp = true;
   const said: unknown[] = [];
   const reporter = new HealthReporter({
+    mission: () => ({ policy: 'hold', maxMs: 7 }),
     stateDir: t.testdir(),
     clock: { epochMs: () => 0 as EpochMs, monotonicMs: () => nowMs as MonotonicMs },
     link: () => ({ exists: true, isUp }),
@@ -266,7 +267,7 @@ t.test('the agent reports how long its link has been silent, and the disk', asyn
   isUp = false;
   reporter.report();
   t.match(said, [
-    { hasLink: true, linkUp: true, linkAgeMs: 0, clockQuality: 'bad' },
+    { hasLink: true, linkUp: true, linkAgeMs: 0, clockQuality: 'bad', commPolicy: 'hold', commMaxMs: 7 },
     { hasLink: true, linkUp: false, linkAgeMs: 2000, diskFreeBytes: Number },
   ]);
 });

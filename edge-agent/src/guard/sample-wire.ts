@@ -6,6 +6,8 @@ import { SAMPLE_FLAGS, type Sample, STREAM_KINDS, type StreamLayout, valueCount 
 type SerialSample = outrider.v1.SerialSample.$Properties;
 type SignalReport = outrider.v1.SignalReport.$Properties;
 
+/** Kind of a report that says what joints are told, and measures nothing. */
+export const JOINT_COMMAND = 'joint_command';
 const TIMES_BYTES = 24;
 
 /** Packs samples for one connection: each layout goes with its first sample only. */

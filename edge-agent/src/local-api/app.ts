@@ -4,13 +4,14 @@ import { newId } from '@outrider/shared/ids';
 import { Hono } from 'hono';
 import { bodyLimit } from 'hono/body-limit';
 import { stream } from 'hono/streaming';
+import type { CommWish } from '../agent/mission.ts';
 import type { Listener } from '../agent/sample-tap.ts';
 import type { BoxView } from '../blackbox/shelf.ts';
 import { sampleJson } from '../export/sample-json.ts';
 import type { AgentMetrics } from '../metrics.ts';
 import type { StoredRecord } from '../outbox/records.ts';
 import { packRecords } from './record-page.ts';
-import { pageRequest, recoverRequest, triggerRequest } from './requests.ts';
+import { missionRequest, pageRequest, recoverRequest, triggerRequest } from './requests.ts';
 import type { AgentStatus } from './status.ts';
 
 const BODY_BYTES_MAX = 16 * 1024;
@@ -56,6 +57,8 @@ export interface LocalAgent {
   blackboxes(): BoxView[];
   /** Telemetry that is still on disk, behind a position. */
   telemetryAfter(seq: number, bytesMax: number): { readonly epoch: string; readonly records: readonly StoredRecord[] };
+  /** What the running mission asks for when the link is lost; `undefined`: it is over. */
+  setMissionComm(comm: CommWish | undefined): void;
   recover(request: { latchId: number; nonce: string; requestedBy: string; traceId: string }): Promise<FailsafeAnswer>;
 }
 
@@ -115,6 +118,14 @@ export function createLocalApp(agent: LocalAgent, metrics: AgentMetrics): Hono {
   app.post('/failsafe/trigger', async (c) => {
     const request = triggerRequest(await readJson(c.req));
     return c.json(answer(await agent.trigger({ ...request, traceId: newId('req') })));
+  });
+  app.put('/mission', async (c) => {
+    agent.setMissionComm(missionRequest(await readJson(c.req)));
+    return c.json({ done: true });
+  });
+  app.delete('/mission', (c) => {
+    agent.setMissionComm(undefined);
+    return c.json({ done: true });
   });
   app.post('/failsafe/recover', async (c) => {
     const request = recoverRequest(await readJson(c.req));

@@ -1,5 +1,7 @@
 import { DomainError, type FieldProblem } from '@outrider/shared/errors';
+import { COMM_POLICIES } from '@outrider/shared/failsafe/classify-agent';
 import { FAILSAFE_MODES, type FailsafeMode } from '@outrider/shared/failsafe/modes';
+import type { CommWish } from '../agent/mission.ts';
 
 /**
  * Checks of what the local API is sent, by hand: three small bodies are not worth a schema library in the memory of a
@@ -30,8 +32,8 @@ class Fields {
     return found ?? (words[0] as T);
   }
 
-  count(field: string): number {
-    const value = this.#body.get(field);
+  count(field: string, byDefault?: number): number {
+    const value = this.#body.get(field) ?? byDefault;
     if (typeof value === 'number' && Number.isSafeInteger(value) && value >= 0) return value;
     this.#problems.push({ field, reason: 'must be a whole number from 0' });
     return 0;
@@ -67,6 +69,15 @@ export function recoverRequest(body: unknown): { latchId: number; nonce: string;
   const requestedBy = fields.text('requested_by', 256, 'local');
   fields.check();
   return { latchId, nonce, requestedBy };
+}
+
+/** Body of `PUT /mission`. @throws DomainError `invalid`. */
+export function missionRequest(body: unknown): CommWish {
+  const fields = new Fields(body, ['comm_policy', 'comm_max_ms']);
+  const policy = fields.oneOf('comm_policy', COMM_POLICIES);
+  const maxMs = fields.count('comm_max_ms', 0);
+  fields.check();
+  return { policy, maxMs };
 }
 
 /** `after` of `GET /outbox/telemetry`. @throws DomainError `invalid`. */

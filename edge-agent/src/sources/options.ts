@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { rosTypeName } from './ros-messages.ts';
+import { ROS_SIGNAL_TYPE_USES, ROS_SIGNAL_TYPES, ROS_SIGNAL_USES } from './ros-signals.ts';
 
 const rateHz = z.number().min(0).max(10_000);
 const streamName = z.string().min(1).max(256);
@@ -45,6 +46,28 @@ export const ros2TopicSchema = z
     stream: stream ?? topic,
   }));
 export type Ros2Topic = z.infer<typeof ros2TopicSchema>;
+
+/** One ROS topic that only the failsafe looks at: where the robot is, how it moves, what its joints are told. */
+export const ros2SignalSchema = z
+  .strictObject({
+    topic: z.string().regex(/^\/[A-Za-z0-9_/]+$/, 'must be a full ROS topic name such as /odom'),
+    type: z.enum(ROS_SIGNAL_TYPES),
+    /** What to take from it; the type's own use unless given. */
+    use: z.enum(ROS_SIGNAL_USES).optional(),
+    rate_hz: rateHz.default(0),
+    qos: qosSchema.default('sensor_data'),
+    /** A position in any other frame counts as unknown. Without meaning for NavSatFix, motion and commands. */
+    frame_id: z.string().min(1).max(256).default('map'),
+  })
+  .transform(({ topic, type, use, rate_hz, qos, frame_id }, context) => {
+    const uses = ROS_SIGNAL_TYPE_USES[type];
+    const found = use ?? uses[0];
+    if (found !== undefined && uses.includes(found))
+      return { topic, type, use: found, rateHz: rate_hz, qos, frameId: frame_id };
+    context.addIssue({ code: 'custom', path: ['use'], message: `a ${type} can be used for ${uses.join(' or ')}` });
+    return z.NEVER;
+  });
+export type Ros2Signal = z.infer<typeof ros2SignalSchema>;
 
 /** One topic of a recording to replay. Without any, every topic of a known type is. */
 export const replayTopicSchema = z

@@ -9,8 +9,10 @@ import { checkRos2, Ros2Unusable } from './ros2-preflight.ts';
 import {
   ROS2_CHILD_EXITS,
   type Ros2ChildFailure,
+  type Ros2ChildGate,
   type Ros2ChildReport,
   type Ros2ChildStart,
+  type Ros2ChildStop,
   type Ros2Publishers,
   type Ros2RawMessage,
 } from './ros2-protocol.ts';
@@ -40,6 +42,7 @@ interface RosNode {
     options: { readonly isRaw: true; readonly qos: object },
     callback: (payload: Uint8Array) => void,
   ): object;
+  createPublisher(type: string, topic: string): { publish(payload: Buffer): void };
   getPublishersInfoByTopic(topic: string): readonly RmwEndpoint[];
   spin(): void;
 }
@@ -117,6 +120,7 @@ async function listen(start: Ros2ChildStart): Promise<void> {
       }
     });
   });
+  if (start.stop) holdStill(node, start.stop);
   node.spin();
   report({ kind: 'ready' });
   const look = (): void => {
@@ -129,6 +133,27 @@ async function listen(start: Ros2ChildStart): Promise<void> {
   };
   look();
   setInterval(look, PUBLISHERS_EVERY_MS);
+}
+
+/** Says stop again and again while the gate is closed, which it is until the parent says otherwise. */
+function holdStill(node: RosNode, { everyMs, publishers }: Ros2ChildStop): void {
+  const outlets = publishers.map(({ topic, type, closed, opened }) => ({
+    publisher: node.createPublisher(type, topic),
+    closed: Buffer.from(closed),
+    opened: opened && Buffer.from(opened),
+  }));
+  const sayClosed = (): void => {
+    for (const { publisher, closed } of outlets) publisher.publish(closed);
+  };
+  let timer: NodeJS.Timeout | undefined = setInterval(sayClosed, everyMs);
+  sayClosed();
+  process.on('message', (message: Ros2ChildGate) => {
+    if (message.kind !== 'gate' || message.isOpen === (timer === undefined)) return;
+    clearInterval(timer);
+    timer = message.isOpen ? undefined : setInterval(sayClosed, everyMs);
+    if (!message.isOpen) sayClosed();
+    else for (const { publisher, opened } of outlets) if (opened) publisher.publish(opened);
+  });
 }
 
 function publishersOf(node: RosNode, { topics }: Ros2ChildStart, index: number): Ros2Publishers {

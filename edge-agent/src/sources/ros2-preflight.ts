@@ -36,7 +36,7 @@ export function checkRos2(start: Ros2ChildStart, machine: Ros2Machine): string {
   if (expectedDistro !== undefined && sourcedDistro !== expectedDistro)
     throw new Ros2Unusable('ros_wrong_distro', `sourced ${sourcedDistro}, configured ${expectedDistro}`);
   checkAddon(folder, sourcedDistro, machine);
-  for (const { type } of start.topics) {
+  for (const { type } of [...start.topics, ...(start.stop?.publishers ?? [])]) {
     const [packageName = '', , name = ''] = type.split('/');
     const file = join(folder, 'generated', packageName, `${packageName}__msg__${name}.js`);
     if (!existsSync(file)) throw new Ros2Unusable('ros_messages_missing', `no ${file}`);

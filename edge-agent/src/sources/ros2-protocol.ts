@@ -1,5 +1,4 @@
 import type { QosSetting } from './options.ts';
-import type { RosTypeName } from './ros-messages.ts';
 
 /**
  * Why the ROS 2 child gave up, and the exit code that says so even when its last words were lost. Away from 1–15 and
@@ -27,11 +26,30 @@ export const ROS2_CHILD_ADVICE: Readonly<Record<Ros2ChildFailure, string>> = {
 
 export interface Ros2ChildTopic {
   readonly topic: string;
-  readonly type: RosTypeName;
+  readonly type: string;
   readonly qos: QosSetting;
 }
 
-/** The parent's only message to the child. */
+/** What the child publishes while the gate is closed. Payloads are CDR with their encapsulation. */
+export interface Ros2ChildStop {
+  /** Again and again, at once and then so often. [ms] */
+  readonly everyMs: number;
+  readonly publishers: readonly {
+    readonly topic: string;
+    readonly type: string;
+    readonly closed: Uint8Array;
+    /** Once, when the gate opens. Absent: nothing more is said then. */
+    readonly opened?: Uint8Array;
+  }[];
+}
+
+/** The parent's later messages to the child. */
+export interface Ros2ChildGate {
+  readonly kind: 'gate';
+  readonly isOpen: boolean;
+}
+
+/** The parent's first message to the child. */
 export interface Ros2ChildStart {
   readonly kind: 'start';
   readonly nodeName: string;
@@ -42,6 +60,7 @@ export interface Ros2ChildStart {
   /** What the configuration insists on. */
   readonly expectedDistro?: string;
   readonly topics: readonly Ros2ChildTopic[];
+  readonly stop?: Ros2ChildStop;
 }
 
 /** One raw message. Times are the child's, whose monotonic clock is the parent's too. */

@@ -6,8 +6,9 @@ import { fileURLToPath } from 'node:url';
 import { errorMessage } from '@outrider/shared/errors';
 import { Backoff, pause } from '@outrider/shared/service';
 import { JointNames } from './oddities.ts';
-import type { Ros2Topic } from './options.ts';
+import type { Ros2Signal, Ros2Topic } from './options.ts';
 import { RateMeter } from './rate-meter.ts';
+import { readRosSignal } from './ros-signals.ts';
 import { type Environment, sourcedEnvironment } from './ros2-environment.ts';
 import { Ros2Unusable } from './ros2-preflight.ts';
 import {
@@ -16,6 +17,7 @@ import {
   type Ros2ChildFailure,
   type Ros2ChildReport,
   type Ros2ChildStart,
+  type Ros2ChildStop,
   type Ros2Publishers,
 } from './ros2-protocol.ts';
 import { monotonicNs, type Source, type SourcePorts, type SourceState, type SourceStatus } from './source.ts';
@@ -33,6 +35,10 @@ export interface Ros2Options {
   /** Folder with the node_modules that rclnodejs was installed into. Absent: this program's own. */
   readonly rclnodejsDir?: string;
   readonly topics: readonly Ros2Topic[];
+  /** Topics that only the failsafe looks at. */
+  readonly signals?: readonly Ros2Signal[];
+  /** What to say while the gate is closed. */
+  readonly stop?: Ros2ChildStop;
   /** The agent's own environment, which the setup file adds to. */
   readonly env: Environment;
   readonly velocityMaxRadps?: Readonly<Record<string, number>>;
@@ -72,6 +78,8 @@ export class Ros2Source implements Source {
   readonly #backoff: Backoff;
   #dropped = 0;
   #droppedBefore = 0;
+  #child: ChildProcess | undefined;
+  #isGateOpen = false;
 
   constructor(options: Ros2Options, ports: SourcePorts) {
     this.name = options.name ?? 'ros2';
@@ -106,6 +114,18 @@ export class Ros2Source implements Source {
     }
   }
 
+  /** Says stop on its topics while the gate is closed. */
+  setGate(isOpen: boolean): void {
+    if (isOpen === this.#isGateOpen) return;
+    this.#isGateOpen = isOpen;
+    this.#tellGate();
+  }
+
+  #tellGate(): void {
+    if (this.#options.stop && this.#child?.connected)
+      this.#child.send({ kind: 'gate', isOpen: this.#isGateOpen }, () => undefined);
+  }
+
   /** One child, from its environment to its end. Resolves with nothing when it was told to stop. */
   async #runChild(signal: AbortSignal): Promise<Failure | undefined> {
     this.#status({ state: 'starting' });
@@ -117,6 +137,7 @@ export class Ros2Source implements Source {
       serialization: 'advanced',
       stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
     });
+    this.#child = child;
     this.#logLines(child.stdout, 'stdout');
     this.#logLines(child.stderr, 'stderr');
     const attempt: Attempt = { isReady: false, failure: undefined };
@@ -147,11 +168,16 @@ export class Ros2Source implements Source {
   }
 
   #startMessage(sourcedDistro: string | undefined): Ros2ChildStart {
-    const { distro, nodeName = 'outrider_edge', rclnodejsDir } = this.#options;
+    const { distro, nodeName = 'outrider_edge', rclnodejsDir, signals = [], stop } = this.#options;
     return {
       kind: 'start',
       nodeName,
-      topics: this.#streams.map(({ settings: { topic, type, qos } }) => ({ topic, type, qos })),
+      topics: [...this.#streams.map(({ settings }) => settings), ...signals].map(({ topic, type, qos }) => ({
+        topic,
+        type,
+        qos,
+      })),
+      ...(stop && { stop }),
       ...(sourcedDistro === undefined ? {} : { sourcedDistro }),
       ...(distro === undefined ? {} : { expectedDistro: distro }),
       ...(rclnodejsDir === undefined ? {} : { rclnodejsFrom: join(resolve(rclnodejsDir), 'package.json') }),
@@ -167,6 +193,7 @@ export class Ros2Source implements Source {
         attempt.isReady = true;
         for (const stream of this.#streams) stream.meter = this.#newMeter(stream.settings.rateHz);
         this.#status({ state: 'running' });
+        this.#tellGate();
         return;
       case 'publishers':
         this.#dropped = this.#droppedBefore + report.dropped;
@@ -179,12 +206,22 @@ export class Ros2Source implements Source {
         this.#dropped = this.#droppedBefore + report.dropped;
         for (const { topic, payload, receivedNs, receivedMonoNs } of report.messages) {
           const stream = this.#streams[topic];
-          if (!stream) continue;
+          if (!stream) {
+            this.#signal(topic - this.#streams.length, payload, receivedMonoNs);
+            continue;
+          }
           stream.meter.observe(receivedMonoNs);
           this.#emit(stream, payload, receivedNs, receivedMonoNs);
         }
         return;
     }
+  }
+
+  #signal(index: number, payload: Uint8Array, receivedMonoNs: bigint): void {
+    const settings = this.#options.signals?.[index];
+    if (!settings) return;
+    const { type, use, frameId, topic, rateHz } = settings;
+    this.#ports.onSignal?.(readRosSignal(type, use, frameId, payload), topic, rateHz, receivedMonoNs);
   }
 
   /** A live source does not wait: what the agent does with a sample is its own affair, trouble included. */

@@ -2,6 +2,7 @@ import type { Logger } from '@outrider/shared/log';
 import type { Service } from '@outrider/shared/service';
 import type { Sample } from '@outrider/shared/telemetry';
 import type { Clock } from '@outrider/shared/time';
+import type { RosSignal } from './ros-signals.ts';
 
 /** `stale`: running, but a stream gives nothing. `failed`: not running; the source tries again by itself. */
 export const SOURCE_STATES = ['starting', 'running', 'stale', 'failed', 'finished'] as const;
@@ -47,6 +48,8 @@ export interface SourcePorts {
    */
   readonly emit: (sample: Sample, position?: number) => void | Promise<void>;
   readonly onStatus: (status: SourceStatus) => void;
+  /** Takes what only the failsafe looks at. */
+  readonly onSignal?: (signal: RosSignal, topic: string, declaredRateHz: number, receivedMonoNs: bigint) => void;
 }
 
 /**
