@@ -4,7 +4,7 @@ import { CAMPAIGNS } from '../src/faults/campaigns.ts';
 t.setTimeout(900_000);
 
 // Kills of whole programs are in no-loss.test.ts already, and time under load is not for a shared machine.
-const HERE = ['C5a', 'C5b', 'C5c', 'C6', 'C7', 'C10'];
+const HERE = ['C5a', 'C5b', 'C5c', 'C6', 'C7a', 'C7b', 'C9a', 'C10'];
 const SEED = Number(process.env['OUTRIDER_SEED'] ?? 20_261_120);
 
 for (const campaign of CAMPAIGNS.filter(({ id }) => HERE.includes(id)))

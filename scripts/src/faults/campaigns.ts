@@ -8,6 +8,7 @@ import { latchSlots } from './latches.ts';
 import { simulation } from './simulation.ts';
 import { flippedBits, tornJournals } from './torn.ts';
 import { TRIPS } from './trips.ts';
+import { twins } from './twins.ts';
 
 /** All campaigns, in the order in which they are run. */
 export const CAMPAIGNS: readonly Campaign[] = [
@@ -21,6 +22,7 @@ export const CAMPAIGNS: readonly Campaign[] = [
   latchSlots,
   fullDisks,
   identities,
+  twins,
   wrongClocks,
   clockTrips,
   simulation,

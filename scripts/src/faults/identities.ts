@@ -89,7 +89,7 @@ async function identityTrial(seed: number, tally: Tally): Promise<void> {
 }
 
 /** How often each sample is in the cloud. */
-function samplesOf(cloud: SimCloud): Map<number, number> {
+export function samplesOf(cloud: SimCloud): Map<number, number> {
   const seen = new Map<number, number>();
   for (const [key, { records }] of cloud.store.lanes) {
     if (!key.endsWith(`/${LANE_NUMBERS.telemetry}`)) continue;
@@ -105,7 +105,7 @@ function samplesOf(cloud: SimCloud): Map<number, number> {
 }
 
 export const identities: Campaign = {
-  id: 'C7',
+  id: 'C7a',
   title:
     'database restored from an old copy, copied, emptied, drained: collisions are noticed, nothing on disk is dropped',
   counts: { full: 200, short: 20 },

@@ -210,7 +210,7 @@ class Simulation {
 export const simulation: Campaign = {
   id: 'C10',
   title: 'deterministic simulation of outbox, sender, hello and watermark: 10 virtual minutes of storm each',
-  counts: { full: 300, short: 12 },
+  counts: { full: 1000, short: 12 },
   skip: false,
   async run(plan) {
     const totals: Totals = {
