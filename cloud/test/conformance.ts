@@ -1,12 +1,16 @@
 /** One example of a seed document. */
 export interface Example {
   readonly name: string;
+  /** What is missing for it: it must answer 404 in the document's envelope until then. */
+  readonly notBuilt?: string;
   readonly request: {
     readonly method: string;
     readonly path: string;
     /** `seed`: a token with the scopes that SigmaPrompt's own example asks for. */
     readonly auth: 'none' | 'seed' | 'admin';
     readonly headers?: Readonly<Record<string, string>>;
+    /** The response is the first message over it. */
+    readonly transport?: 'websocket';
     readonly body?: Readonly<Record<string, unknown>>;
   };
   readonly response: {
@@ -61,4 +65,26 @@ export function differences({ response }: Example, answer: unknown): string[] {
   for (const [path, pattern] of Object.entries(response.match ?? {}))
     if (!new RegExp(pattern).test(String(at(answer, path)))) found.push(`${path} does not match ${pattern}`);
   return found;
+}
+
+/** What the seed document itself says, as it was extracted from its text. */
+export interface SeedDocument {
+  readonly routes: readonly {
+    readonly section: string;
+    readonly method: string;
+    readonly path: string;
+    readonly request?: unknown;
+    readonly responses: readonly { readonly status: number; readonly body: unknown }[];
+  }[];
+  readonly error: unknown;
+  readonly eventTypes: readonly string[];
+  readonly eventFields: readonly string[];
+}
+
+/** Whether a concrete path is one of a pattern with `{names}`. */
+export function fitsPattern(pattern: string, path: string): boolean {
+  const [parts, segments] = [pattern.split('/'), (path.split('?')[0] ?? '').split('/')];
+  return (
+    parts.length === segments.length && parts.every((part, index) => part.startsWith('{') || part === segments[index])
+  );
 }

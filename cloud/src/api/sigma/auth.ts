@@ -1,5 +1,6 @@
 import { z } from '@hono/zod-openapi';
 import { DomainError } from '@outrider/shared/errors';
+import { DEFAULT_TENANT_ID } from '../../identity/bootstrap.ts';
 import { parseScopes, SCOPES } from '../../identity/principal.ts';
 import type { Core } from '../core.ts';
 import { type Router, remoteAddress } from '../router.ts';
@@ -55,6 +56,29 @@ export function registerAuth(router: Router, core: Core, throttle: Throttle): vo
     async ({ principal }, c) => {
       await core.tokens.revoke(principal);
       return c.json({ revoked: principal.tokenId !== undefined });
+    },
+  );
+  router.add(
+    {
+      method: 'post',
+      path: '/api/v1/auth/keys/rotate',
+      operationId: 'rotateTokenKey',
+      summary: 'Make the next key that signs tokens; tokens of the one before stay good until they expire',
+      tag: 'SigmaPrompt',
+      access: ['robot:admin'],
+      throttle: 'tier',
+      responses: {
+        200: { description: 'The new key', schema: z.object({ key_id: z.string(), keys: z.array(z.string()) }) },
+        ...sigmaErrors([401, 403, 429, 503]),
+      },
+    },
+    async ({ principal }, c) => {
+      // One key signs for every tenant, so only the installation's own may change it.
+      if (principal.tenantId !== DEFAULT_TENANT_ID || principal.robotIds !== undefined)
+        throw new DomainError('forbidden', `only an administrator of the tenant '${DEFAULT_TENANT_ID}' may do this`);
+      const keyId = await core.signingKeys.rotate();
+      core.log.warn({ keyId, subject: principal.sub, requestId: c.get('requestId') }, 'token_key.rotated');
+      return c.json({ key_id: keyId, keys: core.signingKeys.jwks().keys.map((key) => key.kid ?? '') });
     },
   );
   router.add(
