@@ -78,11 +78,15 @@ t.test(
     const claimed = claims.flat().map(({ deliveryId }) => deliveryId);
     t.ok(claimed.length > 0);
     t.equal(new Set(claimed).size, claimed.length, 'no delivery is claimed twice');
-    const again = await hooks[0]?.claim(nowMs + 30_001, 30_000, 1, 4);
-    t.match(again, [{ attempts: 2 }], 'who claims and dies loses the claim');
-    await hooks[0]?.settle([{ deliveryId: again?.[0]?.deliveryId ?? '', state: 'delivered', status: 200 }], nowMs);
-    t.equal(await hooks[0]?.waiting(), robots.length - 1);
-    t.match(await hooks[0]?.deliveries('whk_1', 100, undefined), { length: robots.length });
+    const again = (await hooks[0]?.claim(nowMs + 30_001, 30_000, 100, 100)) ?? [];
+    const retried = again.filter(({ attempts }) => attempts === 2).map(({ deliveryId }) => deliveryId);
+    t.same(retried.sort(), claimed.sort(), 'who claims and dies loses the claim');
+    const queued = (await hooks[0]?.deliveries('whk_1', 100, undefined)) ?? [];
+    t.equal(again.length, queued.length, 'the digest is due by then too');
+    t.equal(queued.filter(({ type }) => type === 'alert.digest').length, 1, 'a fleet that goes at once is one digest');
+    t.equal(queued.length, 26, 'and a few by themselves');
+    await hooks[0]?.settle([{ deliveryId: again[0]?.deliveryId ?? '', state: 'delivered', status: 200 }], nowMs);
+    t.equal(await hooks[0]?.waiting(), queued.length - 1);
     await hooks[0]?.removeEnded(nowMs + 1);
 
     const [store] = stores;

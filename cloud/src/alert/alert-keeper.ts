@@ -21,12 +21,15 @@ const EVENTS_AT_ONCE = 500;
 /** How often events are looked for that nobody told us of: another replica stored them and died. */
 const EVENT_POLL_MS = 1_000;
 const TEND_MS = 5_000;
+/** Rules that look at every robot's data are no hurry: they count in minutes. */
+const SLOW_MS = 15_000;
 const ORPHANS_MS = 60_000;
 /** How far back alerts that others closed are looked for. */
 const CLOSED_MS = 60_000;
 const RECALL_MS = 3_600_000;
 const RETRY_FIRST_MS = 100;
 const RETRY_MAX_MS = 5_000;
+const QUICK_KINDS = ['offline', 'repetition'] as const;
 
 export interface AlertKeeperOptions {
   readonly store: AlertStore;
@@ -203,13 +206,17 @@ export class AlertKeeper implements Service {
   async #tend(signal: AbortSignal): Promise<void> {
     const { book, clock, store } = this.#options;
     let orphansMs: number = clock.monotonicMs();
+    let slowMs = 0;
     while (!signal.aborted) {
       await this.#retry('tend', signal, async () => {
         await this.refreshRules();
         this.#watch.reconcile(await store.known(clock.epochMs() - CLOSED_MS));
         for (const finding of this.#watch.tidy(clock.epochMs())) this.#findings.push(finding);
         if (this.#findings.length > 0) this.#wakeTelemetry();
-        this.#publish(await store.sweep(book.sweepRules(), clock.epochMs()));
+        const isSlowTurn = clock.monotonicMs() >= slowMs;
+        if (isSlowTurn) slowMs = clock.monotonicMs() + SLOW_MS;
+        const rules = book.sweepRules(isSlowTurn ? ['no_data', 'anomaly', ...QUICK_KINDS] : QUICK_KINDS);
+        this.#publish(await store.sweep(rules, clock.epochMs()));
         if (clock.monotonicMs() < orphansMs) return;
         orphansMs = clock.monotonicMs() + ORPHANS_MS;
         for (const tenantId of book.tenantIds) {

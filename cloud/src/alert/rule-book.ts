@@ -1,6 +1,6 @@
 import { DEFAULT_RULES } from './default-rules.ts';
 import type { RuleStore, SweepRule } from './ports.ts';
-import type { Rule } from './rule.ts';
+import type { Rule, RuleKind } from './rule.ts';
 
 interface TenantRules {
   readonly rules: readonly Rule[];
@@ -30,11 +30,11 @@ export class RuleBook {
     return this.#tenantIds;
   }
 
-  /** Every enabled rule of every tenant, of the kinds that time alone decides or ends. */
-  sweepRules(): SweepRule[] {
+  /** Enabled rules of every tenant that time alone decides or ends. @param kinds Which of them. */
+  sweepRules(kinds: readonly RuleKind[]): SweepRule[] {
     return this.#tenantIds.flatMap((tenantId) =>
       this.rulesOf(tenantId)
-        .rules.filter(({ enabled, condition }) => enabled && condition.kind !== 'failsafe')
+        .rules.filter(({ enabled, condition }) => enabled && kinds.includes(condition.kind))
         .map((rule) => ({ tenantId, rule })),
     );
   }

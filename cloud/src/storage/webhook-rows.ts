@@ -8,6 +8,8 @@ import type { Tx } from './database.ts';
 const DIGEST_QUIET_MS = 15_000;
 /** … and no longer than this after the first. */
 const DIGEST_MS_MAX = 120_000;
+/** Changes of one moment that a webhook is told of one by one. */
+const SINGLE_MAX = 25;
 
 interface HookRow {
   webhook_id: string;
@@ -29,10 +31,14 @@ export async function enqueueNotifications(tx: Tx, news: readonly FreshNews[], n
   for (const hook of hooks) {
     const filter = { severities: hook.severities, changes: hook.changes, robotIds: hook.robot_ids };
     const own = news.filter(({ alert }) => alert.tenantId === hook.tenant_id);
-    for (const one of own) {
-      if (!one.isLate && wants(filter, one.change, one.alert)) rows.push(rowOf(hook.webhook_id, notificationOf(one)));
-    }
+    const single = own.filter((one) => !one.isLate && wants(filter, one.change, one.alert));
     const late = own.filter((one) => one.isLate && wants(filter, 'digest', one.alert));
+    // A broker that went away takes the whole fleet with it: past some, one notification tells of all.
+    const hasDigest = hook.changes.includes('digest');
+    for (const [place, one] of single.entries()) {
+      if (place >= SINGLE_MAX && hasDigest) late.push(one);
+      else rows.push(rowOf(hook.webhook_id, notificationOf(one)));
+    }
     if (late.length > 0) await addToDigest(tx, hook.webhook_id, late, nowMs);
   }
   if (rows.length === 0) return;
