@@ -148,6 +148,34 @@ t.test(
   },
 );
 
+t.test('what a batch had no room for is not read twice, and never comes as it was before it changed', (t) => {
+  const outbox = openOutbox(t.testdir());
+  for (let i = 0; i < 400; i += 1) outbox.appendSample(sampleOf(jointLayout('a'), i));
+  outbox.flush();
+  const one = (after: number): { seq: number; isGap: boolean } | undefined => {
+    const [record] = outbox.next('telemetry', after, 1);
+    return record && { seq: record.seq, isGap: record.kind === outrider.v1.BodyKind.BODY_GAP };
+  };
+  t.same(
+    [one(0), one(1)],
+    [1, 2].map((seq) => ({ seq, isGap: false })),
+  );
+  outbox.refuseRecord('telemetry', 3);
+  t.same(one(2), { seq: 3, isGap: true }, 'refused meanwhile');
+  t.same(
+    [one(0), one(0)],
+    [1, 1].map((seq) => ({ seq, isGap: false })),
+    'back to the beginning',
+  );
+  t.equal(outbox.acknowledge({ epoch: outbox.epoch, lane: 'telemetry', upto: 2 }), true);
+  outbox.flush();
+  t.same(one(2), { seq: 3, isGap: true });
+  t.ok(outbox.startEpoch('test'));
+  t.same([one(0), one(1), one(2)], [{ seq: 1, isGap: true }, { seq: 2, isGap: false }, undefined]);
+  outbox.close();
+  t.end();
+});
+
 t.test('a new epoch starts at position 1 with the oldest record, gaps included, and is kept', async (t) => {
   const dir = t.testdir();
   let outbox = openOutbox(dir);

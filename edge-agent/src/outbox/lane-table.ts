@@ -99,6 +99,7 @@ export class LaneTable {
 
   /** Reads the counters from the file again. */
   reload(): void {
+    this.#ahead = undefined;
     const totals = this.#totals.get();
     this.#records = totals?.records ?? 0;
     this.#bytes = totals?.bytes ?? 0;
@@ -160,22 +161,35 @@ export class LaneTable {
     let repaired: GapSummary | undefined;
     let bytes = 0;
     let expected = afterSeq + this.#offset + 1;
-    for (const row of this.#after.iterate(afterSeq + this.#offset)) {
+    for (const row of this.#rowsAfter(afterSeq + this.#offset)) {
       if (row.seq !== expected) {
         if (this.#foundOverlap(row.seq, expected)) return { records: records.slice(0, -1), repaired: 'cut' };
         const hole = { reason: 'missing', records: row.seq - expected, samples: 0, fromMs: 0, toMs: 0 } as const;
         return { records, repaired: this.#pendingRepair(expected, row.seq - 1, hole) };
       }
+      // What does not fit is judged when its turn comes. After damage it may be no buffer.
+      const bodyBytes = Buffer.isBuffer(row.body) ? row.body.length : 0;
+      if (records.length > 0 && bytes + bodyBytes > bytesMax) {
+        this.#ahead = row;
+        break;
+      }
       if (!this.#isSound(row)) {
         repaired = lossOf(row, 'checksum');
         return { records, repaired: this.#pendingRepair(row.seq, Math.max(row.seq, row.seq_to), repaired, row.body) };
       }
-      if (records.length > 0 && bytes + row.body.length > bytesMax) break;
-      bytes += row.body.length;
+      bytes += bodyBytes;
       records.push(this.#toRecord(row));
       expected = Math.max(row.seq, row.seq_to) + 1;
     }
     return { records, repaired };
+  }
+
+  /** Rows after one, the one that the last batch had no room for without reading it again. */
+  *#rowsAfter(row: number): Generator<StoredRow> {
+    const ahead = this.#ahead?.seq === row + 1 ? this.#ahead : undefined;
+    this.#ahead = undefined;
+    if (ahead) yield ahead;
+    yield* this.#after.iterate(ahead ? ahead.seq : row);
   }
 
   /** Looks for a gap that reaches past a position which is wanted, or into the row after it. */
@@ -190,6 +204,8 @@ export class LaneTable {
     return true;
   }
 
+  /** Read by the last `next` and not taken. Rows never change; what replaces or removes some forgets it. */
+  #ahead: StoredRow | undefined;
   /** A repair that `next` found, to be made once its cursor is closed. */
   #repair: (() => void) | undefined;
 
@@ -220,6 +236,7 @@ export class LaneTable {
     const last = this.#before.get(row + 1);
     if (!last) return { records: 0, samples: 0, more: false };
     if (last.kind === BODY_GAP && this.#isSound(last) && last.seq_to > limit) this.#cutGap(last, limit);
+    if (this.#ahead && this.#ahead.seq <= row) this.#ahead = undefined;
     const covered = this.#range.get(0, row) ?? { records: 0, bytes: 0, samples: 0 };
     this.#remove.run(0, row);
     this.#count(-covered.records, -(covered.bytes ?? 0), -(covered.samples ?? 0));
@@ -268,6 +285,7 @@ export class LaneTable {
 
   /** Lets positions start again at 1 with the oldest record, for a new epoch. */
   renumber(): void {
+    this.#ahead = undefined;
     const oldest = this.#oldest.get();
     this.#offset = oldest ? oldest.seq - 1 : this.#maxRow;
     this.#meta.set(`offset.${this.lane}`, this.#offset);
@@ -283,6 +301,7 @@ export class LaneTable {
   }
 
   #replace(first: number, last: number, gap: GapSummary): void {
+    this.#ahead = undefined;
     const replaced = this.#range.get(first, last);
     this.#remove.run(first, last);
     this.#count(-(replaced?.records ?? 0), -(replaced?.bytes ?? 0), -(replaced?.samples ?? 0));
@@ -291,6 +310,7 @@ export class LaneTable {
 
   /** Makes two gaps of one: up to and including a row, and beyond it. Its samples are shared out by positions. */
   #cutGap(row: StoredRow, at: number): void {
+    this.#ahead = undefined;
     const gap = readGap(row.body);
     const records = row.seq_to - at;
     const samples = Math.round((gap.samples * records) / (row.seq_to - row.seq + 1));
