@@ -6,13 +6,23 @@ import { Command, InvalidArgumentError } from 'commander';
 import { machine } from './bench/measure.ts';
 import { brokerSection } from './load/broker-section.ts';
 import { copySection } from './load/copy-section.ts';
+import { decisionSection } from './load/decision-section.ts';
 import { failsafeSection } from './load/failsafe-section.ts';
 import { httpSection } from './load/http-section.ts';
 import { FLUSH_MS, ingestSection } from './load/ingest-section.ts';
+import { outageSection } from './load/outage-section.ts';
 import type { LoadOptions, LoadRow, Section } from './load/section.ts';
 import { repositoryRoot } from './stack.ts';
 
-const SECTIONS: readonly Section[] = [ingestSection, failsafeSection, copySection, brokerSection, httpSection];
+const SECTIONS: readonly Section[] = [
+  ingestSection,
+  failsafeSection,
+  decisionSection,
+  copySection,
+  brokerSection,
+  httpSection,
+  outageSection,
+];
 const CLOSE_PATIENCE_MS = 30_000;
 
 interface Given {

@@ -22,10 +22,11 @@ const COMMAND = 'command';
 const STOP = 'stop';
 const COMMANDS: readonly Asking[] = [
   {
-    name: `${COMMAND} dispatch, until it is accepted and sent`,
+    name: `${COMMAND} dispatch, until it is stored and on its way`,
     method: 'POST',
     path: '/api/v1/robots/{robot}/commands',
-    body: JSON.stringify({ type: 'stop_motion', parameters: {} }),
+    body: JSON.stringify({ command: 'hold' }),
+    robots: 'even',
     ratePerS: COMMANDS_PER_S,
   },
   {
@@ -33,6 +34,7 @@ const COMMANDS: readonly Asking[] = [
     method: 'POST',
     path: '/api/v1/robots/{robot}/failsafe/trigger',
     body: JSON.stringify({ mode: 'emergency_stop', reason: 'load {nonce}' }),
+    robots: 'odd',
     ratePerS: COMMANDS_PER_S,
   },
 ];

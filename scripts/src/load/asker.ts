@@ -77,6 +77,13 @@ export class Asker {
     return [...this.#tallies.values()].map((tally) => tally.toData());
   }
 
+  #indexFor({ robots }: Asking): number {
+    const { length } = this.#load.robotIds;
+    if (robots === undefined || length < 2) return this.#next % length;
+    const pairs = Math.floor(length / 2);
+    return 2 * (this.#next % pairs) + (robots === 'odd' ? 1 : 0);
+  }
+
   #tally(name: string): Tally {
     const known = this.#tallies.get(name) ?? new Tally(name);
     this.#tallies.set(name, known);
@@ -86,7 +93,7 @@ export class Asker {
   #once(asking: Asking, dueMs: number, tally: Tally): Promise<void> {
     const { baseUrl, token, robotIds } = this.#load;
     this.#next += 1;
-    const robotId = robotIds[this.#next % robotIds.length] ?? '';
+    const robotId = robotIds[this.#indexFor(asking)] ?? '';
     const nonce = `${process.pid}-${this.#next}`;
     const path = asking.path.replaceAll('{robot}', robotId);
     const body = asking.body?.replaceAll('{robot}', robotId).replaceAll('{nonce}', nonce);

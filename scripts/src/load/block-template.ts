@@ -10,6 +10,7 @@ const VALUE_BYTES = 8;
 /** Head of a stored block of DEFLATE: not the last one, then its length twice (RFC 1951 §3.2.4). */
 const STORED_HEAD_BYTES = 5;
 const NS_PER_MS = 1_000_000n;
+const HOT_C = 120;
 
 export const LOAD_STREAM = 'mcu/joint_state';
 
@@ -81,6 +82,21 @@ export class BlockTemplate {
     if (block.count !== this.rows || last !== BigInt(lastMs) * NS_PER_MS)
       throw new Error(`the block template is broken: ${block.count} samples, the last at ${last} ns`);
   }
+}
+
+/** A block of one sample of a motor that is too hot for any default. */
+export function hotSample(takenMs: number): Uint8Array {
+  const stampNs = BigInt(Math.round(takenMs)) * NS_PER_MS;
+  const layout: StreamLayout = {
+    stream: 'mcu/temperature',
+    kind: 'temperature',
+    names: ['motor_0'],
+    fields: [{ name: 'temperature', width: 1 }],
+    tags: {},
+    declaredRateHz: 1,
+  };
+  const times = { stampNs, receivedNs: stampNs, receivedMonoNs: stampNs };
+  return encodeBlock([{ layout, ...times, flags: 0, values: Float64Array.of(HOT_C) }]);
 }
 
 /** Smooth motion with noise in the last digits, as 32-bit sensors give it. */

@@ -36,6 +36,10 @@ async function obey(order: ConsolesOrder): Promise<unknown> {
       return await asker?.burst(order.asking, order.count, order.atOnce);
     case 'listen':
       return await listeners?.open(order.streams, order.frozen, order.robotsEach);
+    case 'watch':
+      return await listeners?.watch(order.include);
+    case 'watched':
+      return [...(listeners?.watched ?? [])];
     case 'forget':
       asker?.forget();
       listeners?.forget();

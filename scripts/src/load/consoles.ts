@@ -8,6 +8,8 @@ export interface Asking {
   readonly path: string;
   readonly body?: string;
   readonly ratePerS: number;
+  /** Which robots it is about: those at even or at odd places, since a robot that was stopped takes no command. */
+  readonly robots?: 'even' | 'odd';
 }
 
 /** What the process of consoles is told. */
@@ -16,6 +18,8 @@ export type ConsolesOrder = { readonly id: number } & (
   | { readonly do: 'ask'; readonly askings: readonly Asking[] }
   | { readonly do: 'burst'; readonly asking: Asking; readonly count: number; readonly atOnce: number }
   | { readonly do: 'listen'; readonly streams: number; readonly frozen: number; readonly robotsEach: number }
+  | { readonly do: 'watch'; readonly include: string }
+  | { readonly do: 'watched' }
   | { readonly do: 'forget' }
   | { readonly do: 'report' }
   | { readonly do: 'end' }
@@ -83,6 +87,16 @@ export class Consoles {
   /** Opens live streams; the frozen ones never read. */
   async listen(streams: number, frozen: number, robotsEach: number): Promise<void> {
     await this.#line.ask({ do: 'listen', streams, frozen, robotsEach });
+  }
+
+  /** Opens one stream over all robots and keeps when each robot was first named in a message of this type. */
+  async watch(include: string): Promise<void> {
+    await this.#line.ask({ do: 'watch', include });
+  }
+
+  /** When that was, by robot. [ms since 1970] */
+  async watched(): Promise<ReadonlyMap<string, number>> {
+    return new Map(await this.#line.ask<[string, number][]>({ do: 'watched' }));
   }
 
   async forget(): Promise<void> {

@@ -5,7 +5,7 @@ import { LOAD_STREAM } from './block-template.ts';
 import { Consoles } from './consoles.ts';
 import { cpuMsOf, familyCpuMsOf, machineCpuMs, residentMbOf } from './processes.ts';
 import { type FleetReport, Robots } from './robots.ts';
-import { count, type LoadOptions, ms, percent, type Section, type SectionContext } from './section.ts';
+import { count, ms, percent, type Section, type SectionContext } from './section.ts';
 import { enrolFleet, holdsWithin, never, openSite, type Site } from './site.ts';
 
 /** How often a robot of the load sends: what the edge agent calls `outbox.flush_interval_ms`. */
@@ -219,5 +219,3 @@ async function verify({ row, say }: SectionContext, site: Site, robots: Robots):
     met: isWhole,
   });
 }
-
-export const robotsOf = (options: LoadOptions, most: number): number => Math.min(options.robots, most);

@@ -15,8 +15,9 @@ export class Listeners {
   readonly #load: ConsoleLoad;
   readonly #agent = new Agent({ keepAlive: false });
   readonly #ends: string[] = [];
-  /** Called with each message; for those who wait for one. */
-  onMessage: ((type: string, json: string) => void) | undefined;
+  /** When each robot was first named in a message of the type that is watched. [ms since 1970] */
+  readonly watched = new Map<string, number>();
+  #watchedType: string | undefined;
   lag = new Latencies();
   messages = 0;
   openStreams = 0;
@@ -43,10 +44,16 @@ export class Listeners {
         next += 1;
         const isFrozen = index < frozen;
         const ids = isFrozen ? idsFrom(index * FROZEN_ROBOTS, FROZEN_ROBOTS) : idsFrom(index * robotsEach, robotsEach);
-        await this.#openOne(ids, isFrozen);
+        await this.#openOne(`robot_id=${ids.join(',')}`, isFrozen);
       }
     };
     await Promise.all(Array.from({ length: OPENING_MAX }, work));
+  }
+
+  /** One stream over all robots that brings only messages of this type. */
+  async watch(type: string): Promise<void> {
+    this.#watchedType = type;
+    await this.#openOne(`include=${type}`, false);
   }
 
   forget(): void {
@@ -54,8 +61,8 @@ export class Listeners {
     this.messages = 0;
   }
 
-  #openOne(ids: readonly string[], isFrozen: boolean): Promise<void> {
-    const url = new URL(`/api/v1/dashboard/stream?robot_id=${ids.join(',')}`, this.#load.baseUrl);
+  #openOne(query: string, isFrozen: boolean): Promise<void> {
+    const url = new URL(`/api/v1/dashboard/stream?${query}`, this.#load.baseUrl);
     const headers = { authorization: `Bearer ${this.#load.token}`, accept: 'text/event-stream' };
     return new Promise((resolve, reject) => {
       const sent = get(url, { headers, agent: this.#agent }, (reply) => {
@@ -106,8 +113,8 @@ export class Listeners {
       const takenMs = Date.parse(frame.slice(at, at + ISO_CHARACTERS));
       if (!Number.isNaN(takenMs)) this.lag.add(systemClock.epochMs() - takenMs);
     } else if (frame.includes('event: end\n') && this.#ends.length < ENDS_KEPT) this.#ends.push(frame);
-    if (!this.onMessage) return;
-    const type = /event: (\w+)/.exec(frame)?.[1] ?? '';
-    this.onMessage(type, frame.slice(frame.indexOf('data: ') + 6));
+    if (this.#watchedType === undefined || !frame.includes(`event: ${this.#watchedType}\n`)) return;
+    const robotId = /"robot_id":"([^"]+)"/.exec(frame)?.[1];
+    if (robotId !== undefined && !this.watched.has(robotId)) this.watched.set(robotId, systemClock.epochMs());
   }
 }

@@ -3,7 +3,7 @@
  */
 import { pause } from '@outrider/shared/service';
 import { systemClock } from '@outrider/shared/time';
-import { blockTemplates } from './block-template.ts';
+import { blockTemplates, hotSample } from './block-template.ts';
 import { Latencies } from './latencies.ts';
 import type { RobotsOrder, RobotsReport } from './robots.ts';
 import { type RobotTally, SimRobot } from './sim-robot.ts';
@@ -68,6 +68,20 @@ async function connectAll(): Promise<void> {
   while (greetedCount() < robots.length) await pause(20, never);
 }
 
+const hotSince = new Map<string, number>();
+
+function overheatAll(everyMs: number, flushMs: number): void {
+  robots.forEach((robot, index) => {
+    const heat = (): void => {
+      const takenMs = systemClock.epochMs();
+      hotSince.set(robot.robotId, takenMs);
+      // The flush comes when it comes, whatever the sample.
+      setTimeout(() => robot.append(hotSample(takenMs), 1), Math.random() * flushMs);
+    };
+    setTimeout(heat, index * everyMs);
+  });
+}
+
 const started = new Set<SimRobot>();
 const startedCount = (): number => started.size;
 const greetedCount = (): number => [...started].filter((robot) => robot.isGreeted).length;
@@ -120,6 +134,13 @@ process.on('message', (order: RobotsOrder) => {
       turn = 0;
       active = Math.round(order.share * robots.length);
       process.send?.({ answer: order.id });
+      return;
+    case 'overheat':
+      overheatAll(order.everyMs, order.flushMs);
+      process.send?.({ answer: order.id });
+      return;
+    case 'overheated':
+      process.send?.({ answer: order.id, value: [...hotSince] });
       return;
     case 'forget':
       tally.ack = new Latencies();

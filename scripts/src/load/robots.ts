@@ -6,6 +6,8 @@ import type { RobotTally, SimCredentials } from './sim-robot.ts';
 export type RobotsOrder = { readonly id: number } & (
   | ({ readonly do: 'connect'; readonly robots: readonly SimCredentials[]; readonly localAddress: string } & RobotLoad)
   | { readonly do: 'record'; readonly share: number }
+  | { readonly do: 'overheat'; readonly everyMs: number; readonly flushMs: number }
+  | { readonly do: 'overheated' }
   | { readonly do: 'forget' }
   | { readonly do: 'report' }
   | { readonly do: 'end' }
@@ -69,6 +71,21 @@ export class Robots {
   /** Has this share of them record; 0: none does, and what they hold is still sent. */
   async record(share: number): Promise<void> {
     await this.#all((line) => line.ask({ do: 'record', share }));
+  }
+
+  /**
+   * One robot after the other takes one sample that is too hot. It waits for the next flush, as on a robot, and goes.
+   *
+   * @param everyMs Time between two robots of a process.
+   */
+  async overheat(everyMs: number, flushMs: number): Promise<void> {
+    await this.#all((line) => line.ask({ do: 'overheat', everyMs, flushMs }));
+  }
+
+  /** When each robot took its hot sample. [ms since 1970] */
+  async overheated(): Promise<ReadonlyMap<string, number>> {
+    const each = await Promise.all(this.#lines.map((line) => line.ask<[string, number][]>({ do: 'overheated' })));
+    return new Map(each.flat());
   }
 
   /** Begins the latencies anew: what came before was warming up. */

@@ -12,8 +12,11 @@ import type { BlockTemplate } from './block-template.ts';
 import type { Latencies } from './latencies.ts';
 import { WireClient } from './wire-client.ts';
 
-const { Ack, BodyKind, CommandReply, Hello, HelloReply, Lane, PresenceReport, UplinkBatch } = outrider.v1;
+const { Ack, BodyKind, CommandReply, Hello, HelloReply, Lane, PresenceReport, StateRecord, UplinkBatch } = outrider.v1;
 const { Instruction, InstructionKeyList, SignedInstruction, SignedKeyList } = outrider.v1;
+
+/** What it says of its failsafe: commands are for robots that may move. */
+const ARMED = { phase: 'ARMED', mode: '', action: 'NONE', latch_id: 0, motion_epoch: 1, causes: [] };
 
 /** As the edge agent has them by default (`uplink.window_batches` and `ack_timeout_ms` of edge.yaml). */
 const WINDOW_BATCHES = 4;
@@ -147,12 +150,17 @@ export class SimRobot {
 
   /** Records one block, whose last sample is of now, and sends what may be sent. */
   record(): void {
-    const { templates, tally } = this.#options;
+    const { templates } = this.#options;
     this.#template = (this.#template + 1) % templates.length;
     const template = templates[this.#template] as BlockTemplate;
-    this.#kept.push({ seq: this.#nextSeq, body: template.at(systemClock.epochMs()), samples: template.rows });
+    this.append(template.at(systemClock.epochMs()), template.rows);
+  }
+
+  /** Records this block as one record more, in its turn. */
+  append(body: Uint8Array, samples: number): void {
+    this.#kept.push({ seq: this.#nextSeq, body, samples });
     this.#nextSeq += 1;
-    tally.samplesMade += template.rows;
+    this.#options.tally.samplesMade += samples;
     this.#fill();
   }
 
@@ -212,6 +220,14 @@ export class SimRobot {
     }
   }
 
+  #sayArmed(): void {
+    const state = { key: 'failsafe', atMs: systemClock.epochMs(), valueJson: JSON.stringify(ARMED) };
+    const body = StateRecord.encode(state).finish();
+    const record = { seq: 1, body, crc: bodyCrc(body), bootId: this.#bootId, kind: BodyKind.BODY_STATE };
+    const batch = { protocolVersion: PROTOCOL_VERSION, epoch: this.#epoch, lane: Lane.LANE_STATE, records: [record] };
+    this.#wire.publish(upTopic(this.#device, 'state'), UplinkBatch.encode(batch).finish());
+  }
+
   #greet(): void {
     const { tally } = this.#options;
     tally.connected += 1;
@@ -260,6 +276,7 @@ export class SimRobot {
       return;
     }
     const upto = reply.lanes.find(({ lane }) => lane === Lane.LANE_TELEMETRY)?.upto ?? 0;
+    if (!reply.lanes.some((entry) => entry.lane === Lane.LANE_STATE && (entry.upto ?? 0) > 0)) this.#sayArmed();
     this.#drop(upto);
     this.#inFlight = [];
     this.#sentUpto = (this.#kept[0]?.seq ?? this.#nextSeq) - 1;
@@ -329,18 +346,24 @@ export class SimRobot {
     const isGood = isAuthentic && isMine;
     if (isGood) tally.instructions += 1;
     else tally.instructionsRefused += 1;
-    this.#latches += 1;
     this.#counterSeen = Math.max(this.#counterSeen, order.counter);
+    const isCommand = order.verb === 'command';
+    if (order.verb === 'trigger') this.#latches += 1;
     const reply = {
       commandId: order.commandId,
-      done: isGood,
-      outcome: isGood ? 'done' : 'unauthentic',
-      detail: isGood ? 'simulated' : 'not signed by a key that the authority vouches for',
+      verb: order.verb,
       traceId: order.traceId,
       atMs: systemClock.epochMs(),
-      latchId: this.#latches,
+      latchId: isCommand ? 0 : this.#latches,
+      motionEpoch: ARMED.motion_epoch,
       counterSeen: this.#counterSeen,
     };
+    const detail = isGood ? 'simulated' : 'not signed by a key that the authority vouches for';
+    if (isGood && isCommand) for (const stage of ['delivered', 'executing']) this.#reply({ ...reply, stage });
+    this.#reply({ ...reply, done: isGood, outcome: isGood ? 'done' : 'unauthentic', detail });
+  }
+
+  #reply(reply: outrider.v1.CommandReply.$Properties): void {
     this.#wire.publish(upTopic(this.#device, 'reply'), CommandReply.encode(reply).finish());
   }
 }
