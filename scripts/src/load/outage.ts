@@ -66,7 +66,10 @@ export async function runOutage(
   await site.postgres.pause();
   const awayAtMs = systemClock.monotonicMs();
   let reason = '';
-  await holdsWithin(READY_WAIT_MS, async () => (reason = await databaseReason(site)) !== '');
+  await holdsWithin(READY_WAIT_MS, async () => {
+    reason = await databaseReason(site);
+    return reason !== '';
+  });
   say(`/ready: ${reason || 'says nothing'}`);
   const stops = await consoles.burst(STOP, plan.stops, 4);
   const edgeStop = edge ? await stopEdge(site, edge.robotId) : undefined;

@@ -92,7 +92,7 @@ const profiling = (directory: string): Record<string, string> => ({
   LOAD_PROFILE_DIR: directory,
 });
 
-export const robotIdOf = (index: number): string => `LOAD-${String(index + 1).padStart(5, '0')}`;
+const robotIdOf = (index: number): string => `LOAD-${String(index + 1).padStart(5, '0')}`;
 
 /** Registers robots and certifies a key of each, over HTTP as an installer does it. */
 export async function enrolFleet(site: Site, count: number, say: (line: string) => void): Promise<SimCredentials[]> {
