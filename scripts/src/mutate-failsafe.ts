@@ -10,9 +10,9 @@ import { type Mutation, mutationsOf, transpiled } from './mutate/mutations.ts';
 
 /** Source files of the failsafe, and the tests that must find a fault in each, cheapest first. */
 const TARGETS: Readonly<Record<string, readonly string[]>> = {
-  'evaluate.ts': ['evaluate'],
-  'channel.ts': ['evaluate'],
-  'state.ts': ['evaluate'],
+  'evaluate.ts': ['steps', 'evaluate'],
+  'channel.ts': ['steps', 'evaluate'],
+  'state.ts': ['steps', 'evaluate'],
   'classify-agent.ts': ['judge-world'],
   'classify-body.ts': ['judge'],
   'classify-history.ts': ['judge'],
