@@ -25,6 +25,7 @@ import { FailsafeDispatcher } from './failsafe/dispatcher.ts';
 import type { InstructionKeys } from './failsafe/instruction-keys.ts';
 import { InstructionLine } from './failsafe/instruction-line.ts';
 import { FailsafeRecoverer } from './failsafe/recoverer.ts';
+import { BlackBoxes } from './fleet/blackboxes.ts';
 import { Decommissioner } from './fleet/decommissioner.ts';
 import { failsafeOf } from './fleet/readings.ts';
 import { RobotRegistry } from './fleet/registry.ts';
@@ -40,6 +41,7 @@ import { Tokens } from './identity/tokens.ts';
 import { SqlCommandStore } from './storage/command-store.ts';
 import { type Database, isDataError } from './storage/database.ts';
 import { SqlEventLog } from './storage/event-store.ts';
+import { FolderFiles } from './storage/files.ts';
 import { PgFleetStore } from './storage/fleet-store.ts';
 import { PgIdentityStore } from './storage/identity-store.ts';
 import { PgInstructionStore } from './storage/instruction-store.ts';
@@ -86,6 +88,8 @@ export interface ApiParts {
   readonly version: string;
   readonly startedMs: number;
   readonly answerTimeoutMs?: number;
+  /** Where large things are kept. */
+  readonly filesDirectory?: string;
   readonly recoverTimeoutMs?: number;
 }
 
@@ -207,6 +211,9 @@ export function assembleApi(parts: ApiParts): AssembledApi {
       audit: fleetStore,
       clock,
     }),
+    ...(parts.filesDirectory === undefined
+      ? {}
+      : { blackboxes: new BlackBoxes(new FolderFiles(parts.filesDirectory)) }),
     signingKeys: identity.keys,
     tickets: new LiveTickets(clock),
     tokens: identity.tokens,

@@ -157,6 +157,7 @@ export async function serve(config: Config, signal: AbortSignal): Promise<void> 
       log,
       version: VERSION,
       startedMs,
+      filesDirectory: join(dataDir, 'files'),
     });
     const publisher = new EventPublisher({
       log: new SqlEventLog(database),

@@ -187,6 +187,7 @@ export async function startHarness(
     certificates,
     instructionKeys,
     alerts,
+    filesDirectory: join(folder, 'files'),
     ingest: telemetry.ingest,
     reader: telemetry.reader,
     live: telemetry.live,

@@ -8,6 +8,7 @@ import { parse } from 'yaml';
 import { z } from 'zod';
 import type { Ros2StopSettings } from './agent/ros2-stop.ts';
 import type { BlackBoxOptions } from './blackbox/recorder.ts';
+import { UPLOAD_POLICIES, type UploadPolicy } from './blackbox/uploader.ts';
 import { withPolicyFile } from './guard/failsafe-layers.ts';
 import { failsafeSchema, type GuardConfig, guardConfig, guardSchema } from './guard/guard-config.ts';
 import { csvMappingSchema, replayTopicSchema, ros2SignalSchema, ros2TopicSchema } from './sources/options.ts';
@@ -82,6 +83,8 @@ const blackboxSchema = z.strictObject({
   memory_max_mb: z.number().min(1).max(1024).default(16),
   files_max: z.number().int().min(1).max(1000).default(20),
   size_max_mb: z.number().min(1).max(100_000).default(256),
+  upload: z.enum(UPLOAD_POLICIES).default('on_request'),
+  upload_bytes_per_s: z.number().int().min(1000).max(1_000_000_000).default(250_000),
 });
 
 const healthSchema = z.strictObject({
@@ -183,6 +186,7 @@ export interface AgentConfig {
   readonly ros2Stop: Ros2StopSettings | undefined;
   /** `undefined` when it is switched off. */
   readonly blackbox: Omit<BlackBoxOptions, 'stateDir' | 'robot' | 'clock' | 'log' | 'onRecorded'> | undefined;
+  readonly blackboxUpload: { readonly policy: UploadPolicy; readonly bytesPerS: number };
   /** `undefined` when it is switched off. */
   readonly health: AnalyserSettings | undefined;
   readonly localApi: { readonly socketPath: string; readonly metricsPort: number | undefined };
@@ -252,6 +256,7 @@ export function loadConfig(file: string, overrides: ConfigOverrides = {}): Agent
     },
     ros2Stop: ros2StopSettings(path, parsed),
     blackbox: blackboxSettings(parsed.blackbox),
+    blackboxUpload: { policy: parsed.blackbox.upload, bytesPerS: parsed.blackbox.upload_bytes_per_s },
     health: healthSettings(parsed.health),
     localApi: { socketPath, metricsPort: parsed.local_api.metrics_port },
     logLevel: parsed.log.level,

@@ -6,6 +6,7 @@ import { createLogger, type Logger } from '@outrider/shared/log';
 import { aborted, pause, runStages, type Service } from '@outrider/shared/service';
 import type { Sample } from '@outrider/shared/telemetry';
 import { systemClock } from '@outrider/shared/time';
+import { openBoxUpload } from './agent/box-upload.ts';
 import { FailsafeRecorder } from './agent/failsafe-recorder.ts';
 import { HealthReporter } from './agent/health-reporter.ts';
 import { Mission } from './agent/mission.ts';
@@ -178,7 +179,9 @@ export async function runAgent(config: AgentConfig, options: RunOptions, signal:
   });
 
   const sourceStage = new SourceStage(sources, hasSerial, log);
-  const agent = localAgent({ status, guard, config, outbox, tap, mission, shelf: new BoxShelf(config.stateDir) });
+  const shelf = new BoxShelf(config.stateDir);
+  const boxUpload = openBoxUpload(config, shelf, identities, () => uplink.status().state === 'online', log);
+  const agent = localAgent({ status, guard, config, outbox, tap, mission, shelf });
   const socketServer = new LocalServer(createLocalApp(agent, metrics), { socket: config.localApi.socketPath }, log);
   const { metricsPort } = config.localApi;
   const portServer =
@@ -224,6 +227,7 @@ export async function runAgent(config: AgentConfig, options: RunOptions, signal:
     socketServer,
     ...(portServer ? [portServer] : []),
     renewal,
+    ...(boxUpload ? [boxUpload] : []),
     ...(blackbox ? [blackbox] : []),
     uplink,
     outbox,

@@ -9,6 +9,7 @@ import type { EventReader } from '../events/ports.ts';
 import type { FailsafeDispatcher } from '../failsafe/dispatcher.ts';
 import type { InstructionKeys } from '../failsafe/instruction-keys.ts';
 import type { FailsafeRecoverer } from '../failsafe/recoverer.ts';
+import type { BlackBoxes } from '../fleet/blackboxes.ts';
 import type { Decommissioner } from '../fleet/decommissioner.ts';
 import type { RobotRegistry } from '../fleet/registry.ts';
 import type { Accounts } from '../identity/accounts.ts';
@@ -42,6 +43,8 @@ export interface Core {
   readonly readiness: Readiness;
   readonly robots: RobotRegistry;
   readonly decommissioner: Decommissioner;
+  /** Absent from a server without a folder for files. */
+  readonly blackboxes?: BlackBoxes;
   readonly signingKeys: SigningKeys;
   readonly tickets: LiveTickets;
   readonly tokens: Tokens;

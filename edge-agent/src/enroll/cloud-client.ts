@@ -124,7 +124,8 @@ interface Exchange {
   readonly clock: Clock;
 }
 
-function exchange(
+/** One request of the robot to its cloud. @throws DomainError that says why there is no answer. */
+export function exchange(
   url: URL,
   { method, payload, apiKey, ca, clock }: Exchange,
 ): Promise<{ status: number; body: string; date: number }> {

@@ -75,7 +75,7 @@ export async function enrol(
 }
 
 /** PEM of the authority to trust, checked against the fingerprint when there is one. */
-async function trustedCa(settings: EnrolSettings, store: IdentityStore): Promise<string | undefined> {
+export async function trustedCa(settings: EnrolSettings, store: IdentityStore): Promise<string | undefined> {
   const { caFile, caSha256, httpUrl } = settings;
   if (caFile !== undefined) {
     const pem = readCa(caFile);

@@ -4,6 +4,7 @@ import type { Surface } from '../surface.ts';
 import type { Throttle } from '../throttle.ts';
 import { registerAlerts } from './alerts.ts';
 import { registerAuth } from './auth.ts';
+import { registerBlackBoxes } from './blackboxes.ts';
 import { registerCommands } from './commands.ts';
 import { registerDashboard } from './dashboard.ts';
 import { renderSigmaError } from './errors.ts';
@@ -21,6 +22,7 @@ export const sigmaSurface = (core: Core, hub: StreamHub, throttle: Throttle): Su
     registerTelemetry(router, core);
     registerRobots(router, core);
     registerCommands(router, core);
+    registerBlackBoxes(router, core);
     registerAlerts(router, core);
     registerOverview(router, core);
     registerDashboard(router, core, hub);
