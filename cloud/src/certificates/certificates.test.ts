@@ -118,6 +118,25 @@ t.test('the authority survives a restart, signs what OpenSSL accepts, and takes 
     reason: /another robot/,
   });
 
+  let isAway = false;
+  const shaky: typeof database = {
+    kind: database.kind,
+    orm: database.orm,
+    query: (text, values) => (isAway ? Promise.reject(new Error('away')) : database.query(text, values)),
+    transaction: (work) => database.transaction(work),
+    ping: () => database.ping(),
+    close: () => database.close(),
+  };
+  const remembering = new CertificateRegistry({ database: shaky, authority, clock, log });
+  isAway = true;
+  await t.rejects(remembering.verify(robot, fingerprint), /away/, 'one that was never looked at is not good');
+  isAway = false;
+  await remembering.verify(robot, fingerprint);
+  isAway = true;
+  t.match(await remembering.verify(robot, fingerprint), { kind: 'accepted', robot }, 'what was good stays good');
+  await t.rejects(remembering.verify({ ...robot, robotId: 'RB-2' }, fingerprint), /away/, 'for its own robot only');
+  isAway = false;
+
   const file = (name: string, text: string): string => {
     writeFileSync(join(folder, name), text);
     return join(folder, name);
@@ -138,6 +157,9 @@ t.test('the authority survives a restart, signs what OpenSSL accepts, and takes 
 
   await registry.revokeRobotCertificates(7, 'lost');
   t.match(await registry.verify(robot, fingerprint), { kind: 'refused', reason: /revoked/ });
+  await remembering.revokeRobotCertificates(7, 'lost');
+  isAway = true;
+  await t.rejects(remembering.verify(robot, fingerprint), /away/, 'what was taken back is not remembered');
   const list = file('revoked.pem', await registry.revocationListPem());
   t.throws(() => openssl('verify', '-crl_check', '-CRLfile', list, '-CAfile', ca, leaf), 'OpenSSL reads the list');
   t.match(openssl('crl', '-in', list, '-noout', '-text', '-CAfile', ca), new RegExp(issued.serialNumber.toUpperCase()));

@@ -10,6 +10,8 @@ import { readSigningRequest } from './signing-request.ts';
 import { fingerprint } from './x509.ts';
 
 const VALID_DAYS_DEFAULT = 90;
+/** Good certificates that are remembered. */
+const ACCEPTED_MAX = 100_000;
 
 /** A certificate as it was given to a robot. */
 export interface IssuedCertificate {
@@ -35,6 +37,8 @@ export interface RegistryOptions {
 /** Gives certificates to robots, takes them back, and says which are good. */
 export class CertificateRegistry {
   readonly #options: RegistryOptions;
+  /** Certificates that were good when last looked at, by fingerprint. */
+  readonly #accepted = new Map<string, Extract<CertificateVerdict, { kind: 'accepted' }>>();
   readonly #listeners = new Set<(robotPk: number, device: DeviceIdentity) => void>();
 
   constructor(options: RegistryOptions) {
@@ -119,8 +123,31 @@ export class CertificateRegistry {
     return () => this.#listeners.delete(listener);
   }
 
-  /** Whether a session under this certificate may live now. The TLS layer has checked its signature already. */
+  /**
+   * Whether a session under this certificate may live now. The TLS layer has checked its signature already.
+   *
+   * While the database is away, a certificate that was good stays good: a robot whose line was cut must be able to come
+   * back and hear a stop, and nobody can revoke anything meanwhile.
+   */
   async verify(device: DeviceIdentity, fingerprintSha256: string): Promise<CertificateVerdict> {
+    let verdict: CertificateVerdict;
+    try {
+      verdict = await this.#look(device, fingerprintSha256);
+    } catch (error) {
+      const known = this.#accepted.get(fingerprintSha256);
+      const isGood = known && known.expiresAt > this.#options.clock.epochMs();
+      if (!isGood || deviceName(known.robot) !== deviceName(device)) throw error;
+      return known;
+    }
+    if (verdict.kind === 'refused') this.#accepted.delete(fingerprintSha256);
+    else {
+      if (this.#accepted.size >= ACCEPTED_MAX) this.#accepted.clear();
+      this.#accepted.set(fingerprintSha256, verdict);
+    }
+    return verdict;
+  }
+
+  async #look(device: DeviceIdentity, fingerprintSha256: string): Promise<CertificateVerdict> {
     const [row] = await this.#options.database.query<{
       robot_pk: number;
       expires_at: Date;
@@ -186,6 +213,8 @@ export class CertificateRegistry {
       [this.#options.clock.epochMs(), reason, ...values],
     );
     for (const row of rows) this.#options.log.info({ serialNumber: row.serial_number, reason }, 'certificate.revoked');
+    // Whatever was taken back must not come in by what is remembered.
+    if (rows.length > 0) this.#accepted.clear();
     for (const row of new Map(rows.map((each) => [each.robot_pk, each])).values()) {
       const device = { tenantId: row.tenant_id, robotId: row.robot_id };
       for (const listener of this.#listeners) listener(row.robot_pk, device);
