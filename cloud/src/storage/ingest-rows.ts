@@ -1,4 +1,4 @@
-import { encodeBlock, sampleAt } from '@outrider/shared/protocol/block';
+import { encodeSample, sampleAt } from '@outrider/shared/protocol/block';
 import type { LaneWork } from '../telemetry/ingest-ports.ts';
 import {
   type EventLaneRecord,
@@ -88,7 +88,7 @@ export async function upsertLatest(
   }
   if (newest.size === 0) return;
   const list = [...newest.values()];
-  const bodies = pack(list.map(({ record }) => encodeBlock([sampleAt(record.block, record.span.lastRow)])));
+  const bodies = pack(list.map(({ record }) => encodeSample(sampleAt(record.block, record.span.lastRow))));
   await tx.query(
     `insert into latest_sample (robot_pk, stream, kind, recorded_at, ingested_at, body)
      select robot_pk, stream, kind, to_timestamp(at_ms / 1000), to_timestamp($8::float8 / 1000),

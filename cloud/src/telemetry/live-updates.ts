@@ -1,4 +1,4 @@
-import { decodeBlock, encodeBlock, sampleAt } from '@outrider/shared/protocol/block';
+import { decodeBlock, encodeSample, sampleAt } from '@outrider/shared/protocol/block';
 import type { EpochMs } from '@outrider/shared/time';
 import type { LaneOutcome } from './ingest-ports.ts';
 import type { LiveTelemetry, LiveUpdate } from './ports.ts';
@@ -61,7 +61,7 @@ export function packUpdates(updates: readonly LiveUpdate[]): Uint8Array {
     updates.flatMap((update) => {
       const isTelemetry = update.type === 'telemetry';
       const header = Buffer.from(JSON.stringify(isTelemetry ? { ...update, sample: undefined } : update));
-      const body = isTelemetry ? encodeBlock([update.sample]) : Buffer.alloc(0);
+      const body = isTelemetry ? encodeSample(update.sample) : Buffer.alloc(0);
       const lengths = Buffer.alloc(8);
       lengths.writeUInt32LE(header.length, 0);
       lengths.writeUInt32LE(body.length, 4);

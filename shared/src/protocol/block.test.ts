@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import t from 'tap';
 import { DomainError } from '../errors.ts';
 import { type Sample, type StreamLayout, sampleFlagNames, valueCount } from '../telemetry.ts';
-import { BLOCK_SAMPLES_MAX, decodeBlock, encodeBlock, sampleAt } from './block.ts';
+import { BLOCK_SAMPLES_MAX, decodeBlock, encodeBlock, encodeSample, sampleAt } from './block.ts';
 
 const layout = (fields: StreamLayout['fields'], names: string[] = []): StreamLayout => ({
   stream: '/joint_states',
@@ -33,7 +33,15 @@ const anySample = (shape: StreamLayout): fc.Arbitrary<Sample> =>
       ...(text === undefined ? {} : { text }),
     }));
 
-t.test('every sample comes back with the bits it had, whatever they are', async (t) => {
+const isSame = (back: Sample, sample: Sample): boolean =>
+  back.stampNs === sample.stampNs &&
+  back.receivedNs === sample.receivedNs &&
+  back.receivedMonoNs === sample.receivedMonoNs &&
+  back.flags === sample.flags &&
+  back.text === sample.text &&
+  bitsOf(back.values) === bitsOf(sample.values);
+
+t.test('every sample comes back with the bits it had, in a block or alone, whatever they are', async (t) => {
   const shapes = fc
     .array(fc.record({ name: fc.constantFrom('position', 'velocity', 'effort'), width: fc.nat(4) }), { maxLength: 4 })
     .map((fields) => layout(fields, ['a', 'b']));
@@ -43,17 +51,10 @@ t.test('every sample comes back with the bits it had, whatever they are', async 
       (samples) => {
         const block = decodeBlock(encodeBlock(samples));
         if (block.count !== samples.length) return false;
-        return samples.every((sample, row) => {
-          const back = sampleAt(block, row);
-          return (
-            back.stampNs === sample.stampNs &&
-            back.receivedNs === sample.receivedNs &&
-            back.receivedMonoNs === sample.receivedMonoNs &&
-            back.flags === sample.flags &&
-            back.text === sample.text &&
-            bitsOf(back.values) === bitsOf(sample.values)
-          );
-        });
+        return samples.every(
+          (sample, row) =>
+            isSame(sampleAt(block, row), sample) && isSame(sampleAt(decodeBlock(encodeSample(sample)), 0), sample),
+        );
       },
     ),
     { numRuns: 200 },
