@@ -74,14 +74,15 @@ t.test(
       ),
     );
     t.equal(news.flat().length, robots.length, 'each once, by whoever came first');
-    const claims = await Promise.all([...hooks, ...hooks].map((store) => store.claim(nowMs, 30_000, 16, 4)));
+    const claims = await Promise.all([...hooks, ...hooks].map((store) => store.claim(nowMs, 30_000, 16, 4, [])));
     const claimed = claims.flat().map(({ deliveryId }) => deliveryId);
     t.ok(claimed.length > 0);
     t.equal(new Set(claimed).size, claimed.length, 'no delivery is claimed twice');
-    const again = (await hooks[0]?.claim(nowMs + 30_001, 30_000, 100, 100)) ?? [];
+    const again = (await hooks[0]?.claim(nowMs + 30_001, 30_000, 100, 100, ['another'])) ?? [];
     const retried = again.filter(({ attempts }) => attempts === 2).map(({ deliveryId }) => deliveryId);
     t.same(retried.sort(), claimed.sort(), 'who claims and dies loses the claim');
     const queued = (await hooks[0]?.deliveries('whk_1', 100, undefined)) ?? [];
+    t.same(await hooks[1]?.claim(nowMs + 90_000, 30_000, 100, 100, ['whk_1']), [], 'not of a busy one');
     t.equal(again.length, queued.length, 'the digest is due by then too');
     t.equal(queued.filter(({ type }) => type === 'alert.digest').length, 1, 'a fleet that goes at once is one digest');
     t.equal(queued.length, 26, 'and a few by themselves');

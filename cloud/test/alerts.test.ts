@@ -244,6 +244,34 @@ t.test('a stop that nobody was there to judge is judged at the next start, once,
   t.equal(cleared?.alert_id, alert?.alert_id);
 });
 
+t.test('an alert of another replica, or of a life before, is taken over and clears', async (t) => {
+  const rule = DEFAULT_RULES.find(({ ruleId }) => ruleId === 'temperature-critical');
+  if (!rule) throw new Error('no rule');
+  const nowMs = systemClock.epochMs();
+  const details = { stream: 'api/temperature' };
+  const raised = {
+    robot: await refOf('RB-7'),
+    rule,
+    action: 'raise',
+    atMs: nowMs - 20_000,
+    isLate: false,
+    details,
+  } as const;
+  await new SqlAlertStore(database).apply([raised], nowMs);
+  const [alert] = await until(
+    async () => {
+      await heat(
+        'RB-7',
+        Array.from({ length: 13 }, () => 64),
+        0,
+      );
+      return alertsOf('robot_id=RB-7');
+    },
+    (alerts) => alerts[0]?.status === 'cleared',
+  );
+  t.match(alert, { rule_id: 'temperature-critical', status: 'cleared' });
+});
+
 t.test('two replicas that see the same raise one alert', async (t) => {
   const robot = await refOf('RB-5');
   const listeners: StoredListener[] = [];
@@ -353,6 +381,17 @@ t.test('alerts are found by severity, robot, state and window, page by page, and
   t.equal((await call('GET', `/api/v1/alerts/${foreign}`, { token: other })).status, 404);
   t.equal((await call('POST', '/api/v1/alerts/clear', { token: other, body: { alert_id: foreign } })).status, 404);
   t.equal((await call('GET', '/api/v1/alerts?robot_id=RB-2', { token: other })).status, 404);
+  const { accounts } = harness.identity;
+  const password = await accounts.createUser({ username: 'ann', tenantId: 'default', robotIds: ['RB-1'] });
+  const { accessToken: bound } = await accounts.login('ann', password ?? '', []);
+  const theirs = await alertsOf('limit=500', bound);
+  t.ok(theirs.length > 0 && theirs.every(({ robot_id }) => robot_id === 'RB-1'), 'only of the robots it is bound to');
+  const beyond = all.find(({ robot_id }) => robot_id !== 'RB-1')?.alert_id;
+  t.equal((await call('GET', '/api/v1/alerts?robot_id=RB-2', { token: bound })).status, 403);
+  t.equal((await call('GET', `/api/v1/alerts/${beyond}`, { token: bound })).status, 404);
+  t.equal((await call('POST', '/api/v1/alerts/ack', { token: bound, body: { alert_id: beyond } })).status, 404);
+  t.equal((await call('GET', '/api/v1/alerts/webhooks', { token: bound })).status, 403, 'webhooks are the tenant’s');
+  t.equal((await call('DELETE', '/api/v1/alerts/rules/no-data', { token: bound })).status, 403, 'and so are rules');
   const reader = await harness.token('default', ['telemetry:read']);
   t.equal((await call('GET', '/api/v1/alerts', { token: reader })).status, 200, 'who reads telemetry reads alerts');
   t.equal((await call('POST', '/api/v1/alerts/ack', { token: reader, body: { alert_id: foreign } })).status, 403);

@@ -239,6 +239,59 @@ t.test('a delivery is signed, tried again later under the same id, and given up 
   t.match(results[3], { state: 'pending', error: /ECONNREFUSED/ });
 });
 
+t.test('a receiver that never answers holds up nobody else', async (t) => {
+  let isHanging = false;
+  const silent = await receiver(() => {
+    isHanging = true;
+  });
+  const quick = await receiver((_request, answer) => answer.writeHead(204).end());
+  const delivery = { sealedSecret: 'x', body: '{}', attempts: 1 };
+  let queue: ClaimedDelivery[] = [
+    { ...delivery, deliveryId: 'msg_1', webhookId: 'whk_silent', url: silent.url },
+    { ...delivery, deliveryId: 'msg_2', webhookId: 'whk_quick', url: quick.url },
+  ];
+  const busyAtClaim: (readonly string[])[] = [];
+  const results: AttemptResult[] = [];
+  const sender = new WebhookSender({
+    store: {
+      async claim(_now: number, _hold: number, _limit: number, _per: number, busy: readonly string[]) {
+        busyAtClaim.push(busy);
+        return queue.splice(0);
+      },
+      settle: async (some: readonly AttemptResult[]) => {
+        results.push(...some);
+      },
+      removeEnded: async () => undefined,
+    } as unknown as ConstructorParameters<typeof WebhookSender>[0]['store'],
+    egress: trusting({ timeoutMs: 60_000 }),
+    openSecret: () => `whsec_${Buffer.alloc(32).toString('base64')}`,
+    clock: systemClock,
+    log,
+  });
+  const stop = new AbortController();
+  const running = sender.run(stop.signal);
+  const settled = async (count: number): Promise<void> => {
+    while (results.length < count || !isHanging) await new Promise((resolve) => setTimeout(resolve, 5));
+  };
+  await settled(1);
+  queue = [{ ...delivery, deliveryId: 'msg_3', webhookId: 'whk_quick', url: quick.url }];
+  sender.wake();
+  await settled(2);
+  t.same(
+    results.map(({ deliveryId, state }) => `${deliveryId} ${state}`),
+    ['msg_2 delivered', 'msg_3 delivered'],
+  );
+  t.ok(
+    busyAtClaim.some((busy) => busy.includes('whk_silent') && !busy.includes('whk_quick')),
+    'nothing more is taken for the one that hangs',
+  );
+  await silent.close();
+  stop.abort();
+  await running;
+  t.match(results[2], { deliveryId: 'msg_1', state: 'pending' }, 'what was under way at the stop is written down');
+  await quick.close();
+});
+
 t.test('delays double up to a limit, and are drawn apart', async (t) => {
   t.same(
     [1, 2, 3, 30].map((attempts) => retryDelayMs(attempts, () => 1)),

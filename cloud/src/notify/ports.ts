@@ -81,8 +81,14 @@ export interface WebhookStore {
     nowMs: number,
   ): Promise<void>;
   deliveries(webhookId: string, limit: number, before: string | undefined): Promise<Delivery[]>;
-  /** Claims what is due, each for `holdMs`, a few of each webhook. Nobody else gets it in that time. */
-  claim(nowMs: number, holdMs: number, limit: number, perWebhook: number): Promise<ClaimedDelivery[]>;
+  /** Claims what is due, each for `holdMs`, a few of each webhook, none of the busy ones. Nobody else gets it meanwhile. */
+  claim(
+    nowMs: number,
+    holdMs: number,
+    limit: number,
+    perWebhook: number,
+    busy: readonly string[],
+  ): Promise<ClaimedDelivery[]>;
   settle(results: readonly AttemptResult[], nowMs: number): Promise<void>;
   /** Removes deliveries that ended before. */
   removeEnded(beforeMs: number): Promise<void>;

@@ -12,9 +12,9 @@ const RETRY_FIRST_MS = 5_000;
 const RETRY_MS_MAX = 4 * 3_600_000;
 /** A claim is held longer than an attempt can take. */
 const CLAIM_MS = 30_000;
-const CLAIMED_AT_ONCE = 16;
+const IN_FLIGHT_MAX = 32;
 /** A receiver that is slow holds up its own queue only. */
-const CLAIMED_PER_WEBHOOK = 4;
+const IN_FLIGHT_PER_WEBHOOK_MAX = 4;
 const POLL_MS = 1_000;
 const KEEP_ENDED_MS = 7 * 86_400_000;
 const TIDY_MS = 3_600_000;
@@ -38,6 +38,7 @@ export const retryDelayMs = (attempts: number, random: () => number): number =>
 export class WebhookSender implements Service {
   readonly name = 'webhooks';
   readonly #options: WebhookSenderOptions;
+  readonly #inFlight = new Map<string, { readonly webhookId: string; readonly ended: Promise<void> }>();
   #wake: (() => void) | undefined;
   #isWoken = false;
 
@@ -56,7 +57,7 @@ export class WebhookSender implements Service {
     let tidyAtMs: number = clock.monotonicMs();
     while (!signal.aborted) {
       this.#isWoken = false;
-      const sent = await this.sendDue().catch((error: unknown) => {
+      const started = await this.#startDue().catch((error: unknown) => {
         log.warn({ err: error }, 'webhook.queue_failed');
         return 0;
       });
@@ -66,20 +67,40 @@ export class WebhookSender implements Service {
           log.warn({ err: error }, 'webhook.tidy_failed');
         });
       }
-      if (sent === 0 && !this.#isWoken) await this.#rest(signal);
+      if (started === 0 && !this.#isWoken) await this.#rest(signal);
     }
+    await this.#settled();
   }
 
-  /** Sends what is due now, once. @returns How many were tried. */
-  async sendDue(): Promise<number> {
-    const { clock, store } = this.#options;
-    const claimed = await store.claim(clock.epochMs(), CLAIM_MS, CLAIMED_AT_ONCE, CLAIMED_PER_WEBHOOK);
-    await Promise.all(
-      claimed.map(async (delivery) => {
-        const result = await this.#attempt(delivery);
-        await store.settle([result], clock.epochMs());
-      }),
-    );
+  /** Sends what is due now, once, and waits for the answers. */
+  async sendDue(): Promise<void> {
+    await this.#startDue();
+    await this.#settled();
+  }
+
+  async #settled(): Promise<void> {
+    await Promise.all([...this.#inFlight.values()].map(({ ended }) => ended));
+  }
+
+  /** @returns How many attempts it began. */
+  async #startDue(): Promise<number> {
+    const { clock, log, store } = this.#options;
+    const room = IN_FLIGHT_MAX - this.#inFlight.size;
+    if (room <= 0) return 0;
+    // Whoever still has some under way waits for them, so that no more than the limit are ever with one receiver.
+    const busy = [...new Set([...this.#inFlight.values()].map(({ webhookId }) => webhookId))];
+    const claimed = await store.claim(clock.epochMs(), CLAIM_MS, room, IN_FLIGHT_PER_WEBHOOK_MAX, busy);
+    for (const delivery of claimed) {
+      const ended = this.#attempt(delivery)
+        .then((result) => store.settle([result], clock.epochMs()))
+        // The claim runs out, and it is sent again.
+        .catch((error: unknown) => log.warn({ err: error, deliveryId: delivery.deliveryId }, 'webhook.settle_failed'))
+        .finally(() => {
+          this.#inFlight.delete(delivery.deliveryId);
+          this.wake();
+        });
+      this.#inFlight.set(delivery.deliveryId, { webhookId: delivery.webhookId, ended });
+    }
     return claimed.length;
   }
 

@@ -149,7 +149,13 @@ export class SqlWebhookStore implements WebhookStore {
     }));
   }
 
-  async claim(nowMs: number, holdMs: number, limit: number, perWebhook: number): Promise<ClaimedDelivery[]> {
+  async claim(
+    nowMs: number,
+    holdMs: number,
+    limit: number,
+    perWebhook: number,
+    busy: readonly string[],
+  ): Promise<ClaimedDelivery[]> {
     const rows = await this.#database.query<{
       delivery_id: string;
       webhook_id: string;
@@ -161,7 +167,8 @@ export class SqlWebhookStore implements WebhookStore {
       `with due as (
          select delivery_id, row_number() over (partition by webhook_id order by due_at, delivery_id) as place
            from (select delivery_id, webhook_id, due_at from webhook_delivery join alert_webhook h using (webhook_id)
-                  where state = 'pending' and due_at <= $1::text::timestamptz and h.enabled order by due_at limit 500) as w),
+                  where state = 'pending' and due_at <= $1::text::timestamptz and h.enabled
+                    and not (webhook_id = any($5::text[])) order by due_at limit 500) as w),
        claimed as (
          select delivery_id from webhook_delivery
           where delivery_id in (select delivery_id from due where place <= $4::int4) and state = 'pending'
@@ -171,7 +178,7 @@ export class SqlWebhookStore implements WebhookStore {
          from claimed, alert_webhook h
         where d.delivery_id = claimed.delivery_id and h.webhook_id = d.webhook_id
        returning d.delivery_id, d.webhook_id, h.url, h.secret, d.body, d.attempts`,
-      [iso(nowMs), iso(nowMs + holdMs), limit, perWebhook],
+      [iso(nowMs), iso(nowMs + holdMs), limit, perWebhook, busy],
     );
     return rows.map((row) => ({
       deliveryId: row.delivery_id,
