@@ -15,10 +15,13 @@ export function recording(path: string): { readonly file: string; readonly skip:
 }
 
 /** A stack in a folder of its own, stopped and removed by `end`. */
-export function openStack(say: (line: string) => void): { stack: Stack; stateDir: string; end: () => Promise<void> } {
+export function openStack(
+  say: (line: string) => void,
+  patienceMs?: number,
+): { stack: Stack; stateDir: string; end: () => Promise<void> } {
   const stateDir = mkdtempSync(join(tmpdir(), 'outrider-test-'));
   const stop = new AbortController();
-  const stack = new Stack({ stateDir, signal: stop.signal, say });
+  const stack = new Stack({ stateDir, signal: stop.signal, say, ...(patienceMs !== undefined && { patienceMs }) });
   const end = async (): Promise<void> => {
     await stack.stop();
     rmSync(stateDir, { recursive: true, force: true });

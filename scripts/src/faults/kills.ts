@@ -24,7 +24,9 @@ const ROUNDS_AT_ONCE = 2;
 const DATABASE_SLOW_MS = 5000;
 const CONNECT_MS_MAX = 8000;
 const DUPLICATES = fileURLToPath(new URL('./sick-uplink.js', import.meta.url));
-const SETTLE_MS_MAX = 120_000;
+const SETTLE_MS_MAX = 300_000;
+/** A busy machine may take minutes to start a control plane; that is not what is tried. */
+const START_MS_MAX = 600_000;
 
 /** Does one thing to the world. @returns Whether there was anything to do it to. */
 type Deed = (world: World) => boolean | Promise<boolean>;
@@ -116,14 +118,13 @@ async function campaign(
     while (next < plan.count && !plan.signal.aborted) {
       const [seed, faults] = [plan.seed + next, Math.min(FAULTS_PER_ROUND, plan.count - next)];
       next += faults;
+      const done: Record<string, number> = {};
       try {
-        const hurt = await round(engine, deeds, seed, faults, plan.signal);
-        hurts.push(hurt);
-        count += total(hurt.done);
+        hurts.push(await round(engine, deeds, { seed, faults, done }, plan.signal));
       } catch (error) {
-        count += faults;
         failTrial(plan, failures, seed, `${errorMessage(error)} (repeat with --count ${faults})`);
       }
+      count += total(done);
       plan.say(`${count} of ${plan.count}, ${failures.length} rounds failed`);
     }
   };
@@ -158,12 +159,11 @@ const total = (done: Record<string, number>): number => Object.values(done).redu
 async function round(
   engine: EngineKind,
   deeds: Readonly<Record<string, Deed>>,
-  seed: number,
-  faults: number,
+  { seed, faults, done }: { seed: number; faults: number; done: Record<string, number> },
   signal: AbortSignal,
 ): Promise<Hurt> {
   const random = new Random(seed);
-  const { stack, stateDir, end } = openStack(() => undefined);
+  const { stack, stateDir, end } = openStack(() => undefined, START_MS_MAX);
   let engines: RunningEngines | undefined;
   let proxy: TcpProxy | undefined;
   try {
@@ -184,7 +184,6 @@ async function round(
     const robot = await stack.startRobot(cloud, { robotId: ROBOT, replay, settings, env });
     await stack.until('the first samples', async () => (await counts(cloud)) > 0);
     const world: World = { stack, robot, clouds: engines.clouds, engines, random };
-    const done: Record<string, number> = {};
     while (total(done) < faults && !signal.aborted) {
       await sleep(random.int(60, 900));
       // Otherwise a busy machine would only ever see programs die that have just begun.
