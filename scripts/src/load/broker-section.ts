@@ -48,7 +48,7 @@ async function run(context: SectionContext): Promise<void> {
   const mosquitto = noMosquitto === false ? await startMosquittoOf(context, site, directory) : undefined;
   const aedes = await startAedes(context, directory, site);
   const targets = [ours, aedes, ...(mosquitto ? [mosquitto] : [])];
-  const [pairs, seconds] = options.isShort ? [1, 4] : [3, 7];
+  const [pairs, seconds] = options.isShort ? [1, 4] : [3, 5];
   const costs = new Map<Target, number[]>();
   const postgresMs: number[] = [];
   for (let pair = 0; pair < pairs; pair += 1) {

@@ -54,7 +54,7 @@ async function runSection(context: SectionContext): Promise<void> {
   defer(() => database.close());
   await createPartitions(database, systemClock.epochMs(), log);
   const robotPks = await addRobots(database);
-  const messages = messagesOf(robotPks, options.isShort ? 10 : 100, options.joints);
+  const messages = messagesOf(robotPks, options.isShort ? 10 : 50, options.joints);
   const bytes = messages.reduce((sum, { payload }) => sum + payload.length, 0);
   const samples = messages.length * ROWS;
   say(`${count(messages.length)} blocks, ${count(samples)} samples, ${format(bytes / 1e6)} MB`);

@@ -16,7 +16,7 @@ const LAG_P95_MS = 500;
 const STREAMS = 500;
 const FROZEN = 5;
 const ROBOTS_PER_STREAM = 2;
-const STEPS = [0.25, 0.5, 0.75, 1];
+const STEPS = [0.5, 0.75, 1];
 const PROGRESS_MS = 10_000;
 const DRAIN_MS = 90_000;
 const GENERATORS = 2;
@@ -59,7 +59,7 @@ async function run(context: SectionContext): Promise<void> {
 /** Raises the load in steps. @returns The largest share of it that was acknowledged as fast as it came. */
 async function findShare({ options, say, row }: SectionContext, robots: Robots): Promise<number> {
   const steps = options.isShort ? [1] : STEPS;
-  const [settleMs, stepMs] = options.isShort ? [2000, 4000] : [4000, 12_000];
+  const [settleMs, stepMs] = options.isShort ? [2000, 4000] : [3000, 9000];
   let sustained = steps[0] ?? 1;
   const seen: string[] = [];
   for (const step of steps) {
