@@ -7,20 +7,25 @@ import { createLogger } from '@outrider/shared/log';
 import { systemClock } from '@outrider/shared/time';
 import { Webhook as Verifier } from 'standardwebhooks';
 import t from 'tap';
-import { CertificateAuthority } from '../certificates/authority.ts';
-import { openDatabase } from '../storage/database.ts';
-import { openSecretBox } from '../storage/secret-box.ts';
+import { createAuthority, exportKey, generateKeyPair, loadSigner, signLeaf, validFor } from '../certificates/x509.ts';
 import { isPublicAddress } from './addresses.ts';
 import { Egress, EgressError } from './egress.ts';
 import type { AttemptResult, ClaimedDelivery } from './ports.ts';
 import { ATTEMPTS_MAX, retryDelayMs, WebhookSender } from './webhook-sender.ts';
 
 const log = createLogger('test', 'silent');
-const secrets = await openSecretBox(undefined, 'memory://');
-const database = await openDatabase({ dataDir: 'memory://', log, clock: systemClock });
-const authority = await CertificateAuthority.open({ database, secrets, clock: systemClock, log });
-const { certificatePem: cert, privateKeyPem: key } = await authority.serverCertificate(['hook.test']);
-t.teardown(() => database.close());
+const validity = validFor(systemClock.epochMs(), 3_600_000);
+const authority = await createAuthority('test', validity);
+const keys = await generateKeyPair();
+const leaf = await signLeaf(await loadSigner(authority), {
+  commonName: 'receiver',
+  publicKey: keys.publicKey,
+  validity,
+  usage: 'server',
+  hosts: ['hook.test'],
+});
+const cert = leaf.toString('pem');
+const key = await exportKey(keys.privateKey);
 
 type Handler = (request: IncomingMessage, answer: ServerResponse) => void;
 const portOf = (server: Server): number => (server.address() as AddressInfo).port;
@@ -43,7 +48,7 @@ async function receiver(handler: Handler): Promise<{ url: string; port: number; 
 
 const toLoopback = async () => [{ address: '127.0.0.1', family: 4 }];
 const trusting = (more: { timeoutMs?: number } = {}) =>
-  new Egress({ allowPrivate: true, ca: authority.caPem, lookup: toLoopback, ...more });
+  new Egress({ allowPrivate: true, ca: authority.certificatePem, lookup: toLoopback, ...more });
 
 t.test('no address that is not the public internet is one, however it is written', async (t) => {
   for (const address of ['8.8.8.8', '1.1.1.1', '100.63.255.255', '172.32.0.1', '2606:4700:4700::1111', '2a00::1'])
@@ -139,7 +144,7 @@ t.test('the name is asked once, the certificate is for the name, and nothing els
     answer.end('thank you');
   });
   let lookups = 0;
-  const ca = authority.caPem;
+  const ca = authority.certificatePem;
   const lookup = async () => {
     lookups += 1;
     return toLoopback();
