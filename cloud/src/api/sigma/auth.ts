@@ -22,7 +22,7 @@ export function registerAuth(router: Router, core: Core, throttle: Throttle): vo
       throttle: 'auth',
       body: TokenRequest,
       takesForm: true,
-      responses: { 200: { description: 'A token', schema: TokenReply }, ...sigmaErrors([400, 401, 413, 429]) },
+      responses: { 200: { description: 'A token', schema: TokenReply }, ...sigmaErrors([400, 401, 413, 429, 503]) },
     },
     async ({ body }, c) => {
       const { clientId, clientSecret } = clientOf(c, body);
@@ -50,7 +50,7 @@ export function registerAuth(router: Router, core: Core, throttle: Throttle): vo
       throttle: 'tier',
       responses: {
         200: { description: 'Revoked', schema: z.object({ revoked: z.boolean() }) },
-        ...sigmaErrors([401, 429]),
+        ...sigmaErrors([401, 429, 503]),
       },
     },
     async ({ principal }, c) => {
@@ -92,7 +92,7 @@ export function registerAuth(router: Router, core: Core, throttle: Throttle): vo
       throttle: 'tier',
       responses: {
         200: { description: 'A ticket', schema: z.object({ ticket: z.string(), expires_in: z.int() }) },
-        ...sigmaErrors([401, 403, 429]),
+        ...sigmaErrors([401, 403, 429, 503]),
       },
     },
     ({ principal }, c) => {

@@ -78,7 +78,7 @@ export function registerDashboard(router: Router, core: Core, hub: StreamHub): v
       responses: {
         101: { description: 'WebSocket: a JSON message per update' },
         200: { description: 'Server-sent events: a JSON message per update', contentType: 'text/event-stream' },
-        ...sigmaErrors([400, 401, 403, 404, 426, 429]),
+        ...sigmaErrors([400, 401, 403, 404, 426, 429, 503]),
       },
     },
     async ({ query }, c) => {

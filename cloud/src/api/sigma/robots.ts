@@ -78,7 +78,7 @@ export function registerRobots(router: Router, core: Core): void {
       body: FailsafeTriggerRequest,
       responses: {
         200: { description: 'The robot is stopped and latched', schema: FailsafeTriggerReply },
-        ...sigmaErrors([400, 401, 403, 404, 409, 503, 504]),
+        ...sigmaErrors([400, 401, 403, 404, 409, 413, 503, 504]),
       },
     },
     async ({ principal, params, body }, c) => {

@@ -8,6 +8,16 @@ import { describeMessages } from './asyncapi.ts';
 
 const Document = z.record(z.string(), z.unknown());
 
+/** What a path that no document owns answers. */
+const NotFound = z.object({
+  error: z.object({
+    code: z.string(),
+    message: z.string(),
+    details: z.array(z.object({ field: z.string(), reason: z.string() })).optional(),
+    request_id: z.string(),
+  }),
+});
+
 /** The AsyncAPI document, and the JSON Schema of each event. */
 export function registerMessageDocs(router: Router, urls: () => PublicUrls, version: string): void {
   const base = { method: 'get', tag: 'System', access: 'public', throttle: 'never' } as const;
@@ -34,7 +44,7 @@ export function registerMessageDocs(router: Router, urls: () => PublicUrls, vers
       params: z.object({ file: z.string().max(128) }),
       responses: {
         200: { description: 'The schema', schema: Document },
-        404: { description: 'There is no such event' },
+        404: { description: 'There is no such event', schema: NotFound },
       },
     },
     ({ params: { file } }, c) => {

@@ -162,7 +162,13 @@ function registerDocs(router: Router): void {
       params: z.object({ file: z.string() }),
       responses: {
         200: { description: 'A file', contentType: 'application/octet-stream' },
-        404: { description: 'No such file' },
+        404: {
+          description: 'No such file',
+          schema: z.object({
+            detail: z.string(),
+            error: z.object({ code: z.string(), message: z.string(), request_id: z.string() }),
+          }),
+        },
       },
     },
     async ({ params: { file } }, c) => {

@@ -39,7 +39,7 @@ export function registerRobots(router: Router, core: Core, throttle: Throttle): 
         200,
         'A token',
         z.object({ access_token: z.string(), token_type: z.literal('Bearer'), expires_in: z.int(), scope: z.string() }),
-        [400, 401, 413, 422, 429],
+        [400, 401, 413, 422, 429, 503],
       ),
     },
     async ({ body }, c) => {
@@ -65,7 +65,7 @@ export function registerRobots(router: Router, core: Core, throttle: Throttle): 
       access: ['robot:admin'],
       throttle: 'tier',
       body: RegisterRequest,
-      responses: wiaResponses(201, 'Registered', RegisteredRobot, [400, 401, 403, 409, 413, 422, 429]),
+      responses: wiaResponses(201, 'Registered', RegisteredRobot, [400, 401, 403, 409, 413, 422, 429, 503]),
     },
     async ({ principal, body }, c) => {
       const given = body.robot_descriptor;
@@ -104,7 +104,7 @@ export function registerRobots(router: Router, core: Core, throttle: Throttle): 
       access: ['robot:read'],
       throttle: 'tier',
       query: ListQuery,
-      responses: wiaResponses(200, 'Robots', RobotList, [401, 403, 422, 429]),
+      responses: wiaResponses(200, 'Robots', RobotList, [401, 403, 422, 429, 503]),
     },
     async ({ principal, query }, c) => {
       const { robots, total } = await core.robots.list(principal, query);
@@ -125,7 +125,7 @@ export function registerRobots(router: Router, core: Core, throttle: Throttle): 
       access: ['robot:read'],
       throttle: 'tier',
       params: RobotPath,
-      responses: wiaResponses(200, 'The robot', RobotDetails, [401, 403, 404, 429]),
+      responses: wiaResponses(200, 'The robot', RobotDetails, [401, 403, 404, 429, 503]),
     },
     async ({ principal, params }, c) => {
       const robot = await core.robots.read(principal, params.robot_id);
@@ -170,7 +170,7 @@ export function registerRobots(router: Router, core: Core, throttle: Throttle): 
             description: 'SignedKeyList of messages.proto, in base64: who may order this robot to do things',
           }),
         }),
-        [400, 401, 403, 404, 413, 422, 429],
+        [400, 401, 403, 404, 413, 422, 429, 503],
       ),
     },
     async ({ principal, params, body }, c) => {

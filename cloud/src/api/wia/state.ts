@@ -24,7 +24,7 @@ export function registerState(router: Router, core: Core): void {
       access: ['robot:read'],
       throttle: 'tier',
       params: RobotPath,
-      responses: wiaResponses(200, 'The state', z.record(z.string(), z.unknown()), [401, 403, 404, 429]),
+      responses: wiaResponses(200, 'The state', z.record(z.string(), z.unknown()), [401, 403, 404, 429, 503]),
     },
     async ({ principal, params }, c) => {
       const robot = await core.robots.read(principal, params.robot_id);
@@ -57,7 +57,7 @@ export function registerState(router: Router, core: Core): void {
           states: z.array(z.record(z.string(), z.unknown())),
           truncated: z.boolean(),
         }),
-        [401, 403, 404, 422, 429],
+        [401, 403, 404, 422, 429, 503],
       ),
     },
     async ({ principal, params, query }, c) => {
@@ -104,7 +104,7 @@ export function registerState(router: Router, core: Core): void {
           streams: z.array(z.record(z.string(), z.unknown())),
           gaps: z.array(z.record(z.string(), z.unknown())),
         }),
-        [401, 403, 404, 422, 429],
+        [401, 403, 404, 422, 429, 503],
       ),
     },
     async ({ principal, params, query }, c) => {
@@ -150,7 +150,7 @@ export function registerState(router: Router, core: Core): void {
       params: RobotPath,
       query: ExportQuery,
       responses: {
-        ...wiaResponses(200, 'Lines', z.unknown(), [401, 403, 404, 422, 429]),
+        ...wiaResponses(200, 'Lines', z.unknown(), [401, 403, 404, 422, 429, 503]),
         200: {
           description: 'A layout line before samples of each shape, a line per sample, and an end line',
           contentType: 'application/x-ndjson',
