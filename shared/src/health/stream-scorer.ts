@@ -126,12 +126,11 @@ export class StreamScorer {
       count += 1;
     }
     const unlabelled = highest + (CHORUS_SHARE * sum) / Math.max(1, count);
-    // A classifier knows what its faults look like: many of them are calm. What it never saw stays with the others.
-    const score = tails.learnt
-      ? UNLABELLED_SHARE * unlabelled + LEARNT_SHARE * surprise(tails.learnt, raw.values.learnt)
-      : unlabelled;
-    this.#smoothed += SMOOTHING * (score - this.#smoothed);
-    return this.#smoothed;
+    this.#smoothed += SMOOTHING * (unlabelled - this.#smoothed);
+    // A classifier knows what its faults look like: many of them are calm and short. The rest stays with the others.
+    return tails.learnt
+      ? UNLABELLED_SHARE * this.#smoothed + LEARNT_SHARE * surprise(tails.learnt, raw.values.learnt)
+      : this.#smoothed;
   }
 
   /** How surprising each signal is by itself, 0 to SURPRISE_MAX, after `look`. */

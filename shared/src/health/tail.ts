@@ -89,7 +89,9 @@ export function alarmRule(scores: readonly number[], windowMs: number, perHour: 
   const edge = quantileOfSorted(sorted, 1 - TAIL_SHARE);
   const peaks = peaksOver(scores, edge);
   const mean = peaks.reduce((sum, peak) => sum + peak - edge, 0) / Math.max(1, peaks.length);
-  const scale = Math.max(mean, 1e-3 * Math.abs(edge), 1e-6);
+  // Few peaks say little of how high others may be.
+  const doubt = 1 + 1 / Math.sqrt(Math.max(1, peaks.length));
+  const scale = Math.max(doubt * mean, 1e-3 * Math.abs(edge), 1e-6);
   // A share of 1/(n+1) more than was seen, as in a conformal test: the held-out data is finite.
   const raiseAt = edge + scale * Math.max(0.1, Math.log((peaks.length + 1) / wanted));
   return { raiseAt, clearAt: CLEAR_SHARE * raiseAt };
