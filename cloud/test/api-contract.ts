@@ -21,6 +21,7 @@ export function contractTests(t: Test, harness: Harness, other: string): void {
     const bodies: Record<string, unknown> = {
       '/failsafe/trigger': { mode: 'emergency_stop' },
       '/failsafe/recover': { latch_id: 1 },
+      '/commands': { command: 'hold' },
       '/certificates': { csr: 'x' },
     };
     for (const { path, method } of ofRobots) {
