@@ -2,6 +2,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { errorMessage } from '@outrider/shared/errors';
+import { pause } from '@outrider/shared/service';
 import { systemClock, toIso } from '@outrider/shared/time';
 import { Command, InvalidArgumentError } from 'commander';
 import { EVALUATOR_PLANS } from './bench/evaluator-rows.ts';
@@ -12,7 +13,9 @@ import { STOP_PLANS } from './bench/stop-rows.ts';
 import { UPLINK_PLANS } from './bench/uplink-rows.ts';
 import { repositoryRoot } from './stack.ts';
 
-const PAIRS_DEFAULT = 7;
+const PAIRS_DEFAULT = 5;
+/** A row that hangs must not cost the others. */
+const ROW_MS_MAX = 600_000;
 const PLANS: readonly RowPlan[] = [...STOP_PLANS, ...EVALUATOR_PLANS, ...OUTBOX_PLANS, ...UPLINK_PLANS, ...ROBOT_PLANS];
 
 /** What became of one plan. */
@@ -35,7 +38,8 @@ const wanted = options.only === undefined ? PLANS : PLANS.filter(({ name }) => m
 
 if (options.list) for (const { name } of PLANS) console.log(name);
 else if (wanted.length === 0) command.error(`--only ${options.only}: no row has that in its name; --list names them`);
-else process.exitCode = await run(wanted);
+// A row that hung may have left something open.
+else process.exit(await run(wanted));
 
 async function run(plans: readonly RowPlan[]): Promise<number> {
   const outcomes = new Map<string, Outcome>();
@@ -44,24 +48,31 @@ async function run(plans: readonly RowPlan[]): Promise<number> {
     outcomes.set(plan.name, await measure(plan));
   }
   const page = pageOf(outcomes);
+  console.log(page);
   if (plans.length === PLANS.length) {
     mkdirSync(join(repositoryRoot, 'docs'), { recursive: true });
     writeFileSync(join(repositoryRoot, 'docs', 'benchmarks.md'), page);
   }
-  console.log(page);
   return [...outcomes.values()].some((outcome) => 'failed' in outcome) ? 1 : 0;
 }
 
 async function measure({ measure: measureRows }: RowPlan): Promise<Outcome> {
   const directory = mkdtempSync(join(tmpdir(), 'outrider-bench-'));
   const say = (line: string): void => console.error(`    ${line}`);
+  const ended = new AbortController();
   try {
-    return { rows: await measureRows({ pairs: options.pairs, directory, say }) };
+    const late = pause(ROW_MS_MAX, ended.signal).then(() => {
+      throw new Error(`not done after ${ROW_MS_MAX / 60_000} minutes`);
+    });
+    // Lost when the row is done in time.
+    late.catch(() => undefined);
+    return { rows: await Promise.race([measureRows({ pairs: options.pairs, directory, say }), late]) };
   } catch (error) {
     if (error instanceof RowSkipped) return { skipped: error.message };
     console.error(error);
     return { failed: errorMessage(error) };
   } finally {
+    ended.abort();
     rmSync(directory, { recursive: true, force: true });
   }
 }

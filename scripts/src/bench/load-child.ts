@@ -1,10 +1,13 @@
 /**
- * Load for the latency rows: `disk` commits to SQLite without a pause, `mqtt` publishes to a broker in the same process
- * without a pause. Each takes a core. Ends with its parent.
+ * Load for the latency rows and the campaigns: `disk` commits to SQLite without a pause, `mqtt` publishes to a broker in
+ * the same process without a pause, `cpu` spins. Each takes a core. Ends with its parent.
  */
 import { createHash } from 'node:crypto';
 import { type AddressInfo, createServer } from 'node:net';
+import { setPriority } from 'node:os';
 import { join } from 'node:path';
+import { setImmediate as yieldOnce } from 'node:timers/promises';
+import { systemClock } from '@outrider/shared/time';
 import { Aedes } from 'aedes';
 import Database from 'better-sqlite3';
 import { connectAsync } from 'mqtt';
@@ -13,9 +16,19 @@ const ROWS_PER_COMMIT = 20;
 const BODY = Buffer.alloc(4096, 'outrider');
 
 process.on('disconnect', () => process.exit(0));
-const [, , kind, directory = '.'] = process.argv;
+const [, , kind, directory = '.', nice = '0'] = process.argv;
+setPriority(Number(nice));
 if (kind === 'disk') disk();
+else if (kind === 'cpu') await spin();
 else await publish();
+
+async function spin(): Promise<void> {
+  for (;;) {
+    const untilMs = systemClock.monotonicMs() + 50;
+    while (systemClock.monotonicMs() < untilMs);
+    await yieldOnce();
+  }
+}
 
 function disk(): void {
   const db = new Database(join(directory, `load-${process.pid}.db`));

@@ -7,7 +7,6 @@ import { canSchedule, McuRig, noFirmware } from './mcu-rig.ts';
 import { RigPool } from './rig-pool.ts';
 
 const EDGES_MS = [50, 100, 150, 200, 250, 280, 300, 320, 340, 360, 380, 400, 450, 500];
-const SECONDS_PER_TRIAL_MAX = 30;
 const RIGS = 3;
 const QUIET_S_PER_TRIAL = 60;
 const scheduling = canSchedule ? 'SCHED_FIFO' : 'ordinary scheduling';
@@ -18,7 +17,7 @@ export const hostDeaths: Campaign = {
   counts: { full: 1200, short: 8 },
   skip: noFirmware,
   async run(plan) {
-    const load = Load.start(SECONDS_PER_TRIAL_MAX * plan.count);
+    const load = Load.start();
     const times: DeathTimes[] = [];
     try {
       const pool = new RigPool<DeathTimes>('death', 'auto', plan);
@@ -46,7 +45,7 @@ export const nuisanceStops: Campaign = {
   counts: { full: 30, short: 1 },
   skip: noFirmware,
   async run(plan) {
-    const load = Load.start((QUIET_S_PER_TRIAL + SECONDS_PER_TRIAL_MAX) * plan.count);
+    const load = Load.start();
     const rig = await McuRig.start('auto');
     try {
       let seconds = 0;

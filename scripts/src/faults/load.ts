@@ -1,41 +1,34 @@
-import { type ChildProcess, spawn } from 'node:child_process';
-import { once } from 'node:events';
+import type { ChildProcess } from 'node:child_process';
 import { cpus } from 'node:os';
-import { fileURLToPath } from 'node:url';
+import { startLoad } from '../bench/load.ts';
+import { end } from '../bench/robot.ts';
 import { newDiskFolder, removeFolder } from './sim-edge.ts';
 
-const CHILD = fileURLToPath(new URL('./load-child.js', import.meta.url));
+/**
+ * Bytes of a pty pass through a kernel worker of ordinary priority. The load takes every cycle that is left, and leaves
+ * that one first; otherwise it is the kernel's queue that is measured.
+ */
+const NICE = 10;
 
 /** Processes that keep the machine busy: one spinning per core, one writing SQLite, one sending MQTT. */
 export class Load {
+  /** For the page. */
+  static readonly words =
+    `Load: ${cpus().length} spinning processes, one that commits to SQLite and one that publishes through an MQTT broker, ` +
+    `all without a pause and at nice ${NICE}, beside whatever else the machine did.`;
   readonly #children: ChildProcess[] = [];
   /** Of the one that writes, which has no time to tidy up. */
   readonly #dir = newDiskFolder('load');
 
-  /** For the page. */
-  static readonly words =
-    `Load: ${cpus().length} spinning processes, one that commits 100 samples at a time to SQLite and one that sends 64 kB messages over MQTT, all at nice 10, beside whatever else the machine did.`;
-
-  static start(secondsMax: number): Load {
+  static start(): Load {
     const load = new Load();
-    const kinds = [...cpus().map(() => 'cpu'), 'sqlite', 'mqtt'];
-    for (const kind of kinds) {
-      // Each ends by itself, also when this process is killed.
-      const child = spawn(process.execPath, [CHILD, kind, String(secondsMax), load.#dir], {
-        stdio: ['pipe', 'ignore', 'inherit'],
-      });
-      load.#children.push(child);
-    }
+    for (const kind of [...cpus().map(() => 'cpu' as const), 'disk', 'mqtt'] as const)
+      load.#children.push(startLoad(kind, load.#dir, NICE));
     return load;
   }
 
   async stop(): Promise<void> {
-    for (const child of this.#children.splice(0)) {
-      if (child.exitCode !== null || child.signalCode !== null) continue;
-      const gone = once(child, 'exit');
-      child.kill('SIGKILL');
-      await gone;
-    }
+    await Promise.all(this.#children.splice(0).map((child) => end(child, 'SIGKILL')));
     removeFolder(this.#dir);
   }
 }

@@ -5,7 +5,6 @@ import { canSchedule, noFirmware } from './mcu-rig.ts';
 import { RigPool } from './rig-pool.ts';
 import type { TripTimes } from './trip.ts';
 
-const SECONDS_PER_TRIAL_MAX = 30;
 const RIGS = 4;
 const EDGES_MS = [1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 50, 70, 100, 150, 200, 300, 400];
 /** What is aimed at with real-time scheduling. */
@@ -29,7 +28,7 @@ function campaign({ id, title, trial, scheduling, full }: Kind): Campaign {
     counts: { full, short: 12 },
     skip: noFirmware || (isFifo && !canSchedule ? 'this user may not use SCHED_FIFO' : false),
     async run(plan) {
-      const load = Load.start(SECONDS_PER_TRIAL_MAX * plan.count);
+      const load = Load.start();
       const times: TripTimes[] = [];
       try {
         const pool = new RigPool<TripTimes>(trial, scheduling, plan);
