@@ -211,7 +211,7 @@ t.test('what a robot brings along after it was away has its own times, is one al
   t.equal((await call('DELETE', `/api/v1/alerts/webhooks/${webhook_id}`, { token })).status, 204);
 });
 
-t.test('a stop that nobody was there to judge is judged at the next start, once, whatever the order', async (t) => {
+t.test('a stop that was stored and told to nobody is judged all the same, once, whatever its words', async (t) => {
   const robot = await refOf('RB-4');
   await storeEvent(robot, 'failsafe.transition.v1', {
     ...STOP,
@@ -226,6 +226,8 @@ t.test('a stop that nobody was there to judge is judged at the next start, once,
   );
   t.match(alert, { rule_id: 'failsafe-latched', severity: 'critical', occurrences: 1, trace_id: 'req_of_the_cause' });
   t.same(more, [], 'the transition and the trigger are one stop');
+  for (const odd of [null, 7, 'x', [1], { to_phase: 1e308, mode: ['x'], latch_id: {} }])
+    await storeEvent(robot, 'failsafe.triggered.v1', odd as never);
   const left = await until(
     () => database.query('select 1 from alert_pending'),
     (rows) => rows.length === 0,
@@ -238,10 +240,11 @@ t.test('a stop that nobody was there to judge is judged at the next start, once,
     to_phase: 'ARMED',
   });
   const [cleared] = await until(
-    () => alertsOf('robot_id=RB-4'),
+    () => alertsOf('robot_id=RB-4&rule_id=failsafe-latched'),
     (alerts) => alerts[0]?.status === 'cleared',
   );
-  t.equal(cleared?.alert_id, alert?.alert_id);
+  t.match(cleared, { alert_id: alert?.alert_id, occurrences: 6 }, 'words that make no sense are stops too');
+  t.match(await alertsOf('robot_id=RB-4&rule_id=failsafe-repeated'), [{ status: 'active' }]);
 });
 
 t.test('an alert of another replica, or of a life before, is taken over and clears', async (t) => {

@@ -138,7 +138,7 @@ export class AlertKeeper implements Service {
     if (!this.#isLoaded || this.#blocks.length === 0) return;
     const begunMs = clock.monotonicMs();
     const slice = this.#blocks.splice(0, SLICE_BLOCKS);
-    for (const block of slice) for (const finding of this.#watch.look(block)) this.#findings.push(finding);
+    for (const block of slice) this.#lookAt(block);
     metrics.blocks.inc(slice.length);
     metrics.queuedBlocks.set(this.#blocks.length);
     metrics.evaluateSeconds.inc((clock.monotonicMs() - begunMs) / 1000);
@@ -146,6 +146,16 @@ export class AlertKeeper implements Service {
     if (excess > 0) {
       this.#findings.splice(0, excess);
       metrics.dropped.inc({ what: 'finding' }, excess);
+    }
+  }
+
+  /** A block that cannot be looked at must not end the control plane. */
+  #lookAt(block: WatchedBlock): void {
+    try {
+      for (const finding of this.#watch.look(block)) this.#findings.push(finding);
+    } catch (error) {
+      const { robotId, tenantId } = block.robot;
+      this.#options.log.error({ err: error, tenantId, robotId }, 'alert.block_refused');
     }
   }
 
@@ -197,9 +207,35 @@ export class AlertKeeper implements Service {
       }
       return findings;
     };
-    const { events, news } = await store.judgePending(judge, EVENTS_AT_ONCE, clock.epochMs());
-    this.#publish(news);
-    return events;
+    try {
+      const { events, news } = await store.judgePending(judge, EVENTS_AT_ONCE, clock.epochMs());
+      this.#publish(news);
+      return events;
+    } catch (error) {
+      if (!this.#options.isDataError(error)) throw error;
+      await this.#judgeOne(judge);
+      return EVENTS_AT_ONCE;
+    }
+  }
+
+  /** Something in a batch is refused for what it is: one by one, and what stays refused is left out, and said. */
+  async #judgeOne(judge: (events: readonly PendingEvent[], past: EventPast) => Promise<Finding[]>): Promise<void> {
+    const { clock, isDataError, log, store } = this.#options;
+    try {
+      const { news } = await store.judgePending(judge, 1, clock.epochMs());
+      this.#publish(news);
+    } catch (error) {
+      if (!isDataError(error)) throw error;
+      const leaveOut = async (events: readonly PendingEvent[]): Promise<Finding[]> => {
+        for (const { eventId, robot, type } of events)
+          log.error(
+            { err: error, eventId, type, tenantId: robot.tenantId, robotId: robot.robotId },
+            'alert.event_refused',
+          );
+        return [];
+      };
+      await store.judgePending(leaveOut, 1, clock.epochMs());
+    }
   }
 
   /** What time alone decides, and what other replicas did. */

@@ -271,7 +271,8 @@ interface EventRow {
   occurred_at: Date;
   ingested_at: Date;
   trace_id: string;
-  payload: Record<string, unknown>;
+  /** What a robot said, which may be anything. */
+  payload: unknown;
 }
 
 /** Takes marks away and gives the events that they stood for, each lane in its order. */
@@ -321,8 +322,11 @@ const eventOf = (row: EventRow): PendingEvent => ({
   occurredMs: row.occurred_at.getTime(),
   ingestedMs: row.ingested_at.getTime(),
   traceId: row.trace_id,
-  payload: row.payload,
+  payload: isRecord(row.payload) ? row.payload : {},
 });
+
+const isRecord = (value: unknown): value is Record<string, unknown> =>
+  typeof value === 'object' && value !== null && !Array.isArray(value);
 
 function pastOf(tx: Tx): EventPast {
   return {
