@@ -14,6 +14,7 @@ import { failsafeSchema, type GuardConfig, guardConfig, guardSchema } from './gu
 import { csvMappingSchema, replayTopicSchema, ros2SignalSchema, ros2TopicSchema } from './sources/options.ts';
 import type { ReplayOptions } from './sources/replay.ts';
 import type { Ros2Options } from './sources/ros2.ts';
+import type { BudgetSettings } from './uplink/budget.ts';
 
 /** Longest path of a Unix socket on Linux. */
 const SOCKET_PATH_BYTES_MAX = 107;
@@ -59,6 +60,9 @@ const replaySourceSchema = z.strictObject({
   columns: csvMappingSchema.optional(),
 });
 
+/** 0, or not so little that a record would take minutes. */
+const bytesPerS = z.union([z.literal(0), z.number().int().min(100).max(1_000_000_000)]);
+
 const outboxSchema = z.strictObject({
   size_max_mb: z.number().min(1).max(1_000_000).default(512),
   commit_interval_ms: durationMs(10, 1000).default(50),
@@ -74,6 +78,9 @@ const uplinkSchema = z.strictObject({
   keepalive_s: z.number().int().min(5).max(1200).default(20),
   backoff_first_ms: durationMs(10, 60_000).default(500),
   backoff_max_ms: durationMs(100, 3_600_000).default(30_000),
+  max_bytes_per_s: bytesPerS.default(0),
+  metered: z.boolean().default(false),
+  metered_bytes_per_s: bytesPerS.default(0),
 });
 
 const blackboxSchema = z.strictObject({
@@ -181,6 +188,7 @@ export interface AgentConfig {
     readonly keepaliveS: number;
     readonly backoffFirstMs: number;
     readonly backoffMaxMs: number;
+    readonly budget: BudgetSettings;
   };
   /** How a closed gate is said on ROS 2; `undefined`: it is not. */
   readonly ros2Stop: Ros2StopSettings | undefined;
@@ -253,6 +261,11 @@ export function loadConfig(file: string, overrides: ConfigOverrides = {}): Agent
       keepaliveS: uplink.keepalive_s,
       backoffFirstMs: uplink.backoff_first_ms,
       backoffMaxMs: uplink.backoff_max_ms,
+      budget: {
+        bytesPerSMax: uplink.max_bytes_per_s,
+        isMetered: uplink.metered,
+        meteredBytesPerSMax: uplink.metered_bytes_per_s,
+      },
     },
     ros2Stop: ros2StopSettings(path, parsed),
     blackbox: blackboxSettings(parsed.blackbox),

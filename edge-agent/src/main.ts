@@ -7,6 +7,7 @@ import { aborted, pause, runStages, type Service } from '@outrider/shared/servic
 import type { Sample } from '@outrider/shared/telemetry';
 import { systemClock } from '@outrider/shared/time';
 import { openBoxUpload } from './agent/box-upload.ts';
+import { ClockQuality } from './agent/clock-quality.ts';
 import { FailsafeRecorder } from './agent/failsafe-recorder.ts';
 import { HealthReporter } from './agent/health-reporter.ts';
 import { Mission } from './agent/mission.ts';
@@ -67,6 +68,7 @@ export async function runAgent(config: AgentConfig, options: RunOptions, signal:
   const identities = new IdentityStore(config.stateDir);
   const identity = (): StoredIdentity | undefined => usableIdentity(identities, config, log);
   const guard = config.guard.enabled ? openGuard(config, bootId, log) : undefined;
+  const clockQuality = new ClockQuality(clock);
   const mission = new Mission(config.stateDir, log);
   const board = new SourceBoard(outbox, () => clock.monotonicMs());
 
@@ -81,6 +83,7 @@ export async function runAgent(config: AgentConfig, options: RunOptions, signal:
       board,
       outbox,
       link: () => uplink.status(),
+      budget: () => uplink.budget(),
       guard: () => guard?.status(),
       health: () => health?.verdict(),
       identity,
@@ -109,6 +112,7 @@ export async function runAgent(config: AgentConfig, options: RunOptions, signal:
     }),
     clock,
     log,
+    onClockSkew: (skewMs) => clockQuality.noteSkew(skewMs),
     onConnectFailed: () => void renewal.reconsider(),
     onAck: (lane, latencyMs) => metrics.observeAck(lane, latencyMs),
   });
@@ -152,7 +156,8 @@ export async function runAgent(config: AgentConfig, options: RunOptions, signal:
         clock,
         onStatus: (entry) => board.update(entry),
         onSignal: ros2Signals(guard, ros2Stop),
-        emit: (sample, position) => {
+        emit: (given, position) => {
+          const sample = clockQuality.mark(given);
           const known = positionKey !== undefined && position !== undefined;
           outbox.appendSample(sample, known ? { source: positionKey, value: position } : undefined);
           guard?.report(sample);
@@ -164,7 +169,8 @@ export async function runAgent(config: AgentConfig, options: RunOptions, signal:
   );
   ros2.push(...sources.filter((source) => source instanceof Ros2Source));
   const recorder = new FailsafeRecorder(outbox, metrics);
-  guard?.onSample((sample) => {
+  guard?.onSample((given) => {
+    const sample = clockQuality.mark(given);
     outbox.appendSample(sample);
     serial.observe(sample);
     consumed(sample);
@@ -212,6 +218,7 @@ export async function runAgent(config: AgentConfig, options: RunOptions, signal:
       clock,
       link: () => ({ exists: uplink.status().state !== 'not_enrolled', isUp: uplink.status().state === 'online' }),
       mission: () => mission.comm,
+      clockQuality: () => clockQuality.word(),
       report: (health) => to.health(health),
     });
 

@@ -1,4 +1,4 @@
-import { existsSync, statfsSync } from 'node:fs';
+import { statfsSync } from 'node:fs';
 import type { outrider } from '@outrider/shared/messages';
 import { pause, type Service } from '@outrider/shared/service';
 import type { Clock } from '@outrider/shared/time';
@@ -6,12 +6,8 @@ import type { CommWish } from './mission.ts';
 
 /** Several times within the time after which a link counts as lost. [ms] */
 const REPORT_MS = 500;
-/** Disk and clock change slowly, and asking a full disk may take its time. [ms] */
+/** A disk fills slowly, and asking a full disk may take its time. [ms] */
 const LOOK_MS = 5000;
-/** systemd-timesyncd leaves it once the clock was set. */
-const SYNCHRONIZED_MARK = '/run/systemd/timesync/synchronized';
-/** A clock before this was never set. (2024-01-01) */
-const EPOCH_MS_MIN = 1_704_067_200_000;
 
 export interface HealthReporterOptions {
   readonly stateDir: string;
@@ -20,6 +16,7 @@ export interface HealthReporterOptions {
   readonly link: () => { readonly exists: boolean; readonly isUp: boolean };
   /** What the running mission asks for when the link is lost. */
   readonly mission: () => CommWish | undefined;
+  readonly clockQuality: () => string;
   readonly report: (health: outrider.v1.AgentHealth.$Properties) => void;
 }
 
@@ -30,7 +27,6 @@ export class HealthReporter implements Service {
   #heardMs: number;
   #lookedMs = Number.NEGATIVE_INFINITY;
   #diskFreeBytes = Number.NaN;
-  #clockQuality = '';
 
   constructor(options: HealthReporterOptions) {
     this.#options = options;
@@ -45,7 +41,7 @@ export class HealthReporter implements Service {
   }
 
   report(): void {
-    const { clock, link, mission, report } = this.#options;
+    const { clock, link, mission, clockQuality, report } = this.#options;
     const nowMs = clock.monotonicMs();
     const { exists, isUp } = link();
     const comm = mission();
@@ -56,7 +52,7 @@ export class HealthReporter implements Service {
       linkUp: isUp,
       linkAgeMs: nowMs - this.#heardMs,
       diskFreeBytes: this.#diskFreeBytes,
-      clockQuality: this.#clockQuality,
+      clockQuality: clockQuality(),
       ...(comm && { commPolicy: comm.policy, commMaxMs: comm.maxMs }),
     });
   }
@@ -69,8 +65,5 @@ export class HealthReporter implements Service {
     } catch {
       this.#diskFreeBytes = Number.NaN;
     }
-    // Without a word from the system nothing is known: that is no reason to warn on every machine without systemd.
-    const isSet = this.#options.clock.epochMs() >= EPOCH_MS_MIN;
-    this.#clockQuality = !isSet ? 'bad' : existsSync(SYNCHRONIZED_MARK) ? 'good' : '';
   }
 }

@@ -6,6 +6,7 @@ import type { GuardStatus } from '../guard/guard-link.ts';
 import type { AgentStatus, HealthView, LaneView, OutboxView } from '../local-api/status.ts';
 import { LANES } from '../outbox/records.ts';
 import type { OutboxStats } from '../outbox/types.ts';
+import type { BudgetView } from '../uplink/budget.ts';
 import type { LinkStatus } from '../uplink/uplink.ts';
 import { failsafeView } from './failsafe-recorder.ts';
 import type { SourceBoard } from './source-board.ts';
@@ -21,6 +22,7 @@ export interface ViewParts {
   readonly board: SourceBoard;
   readonly outbox: { stats(): OutboxStats };
   readonly link: () => LinkStatus;
+  readonly budget: () => BudgetView;
   readonly guard: () => GuardStatus | undefined;
   readonly health: () => HealthVerdict | undefined;
   readonly identity: () => StoredIdentity | undefined;
@@ -45,7 +47,7 @@ export function agentStatus(parts: ViewParts): AgentStatus {
     health: health ? healthView(health) : null,
     sources: board.views(),
     outbox: outboxView(outbox.stats(), clock.epochMs()),
-    link: { ...link, since: toIso(link.since), url: identity?.mqttUrl ?? null },
+    link: { ...link, since: toIso(link.since), url: identity?.mqttUrl ?? null, budget: parts.budget() },
     certificate: identity ? { expires_at: toIso(identity.validTo), serial: identity.serialNumber } : null,
   };
 }

@@ -37,7 +37,16 @@ export function formatQueue({ outbox, link }: AgentStatus): string {
     `committed ${outbox.samples_committed} samples, acknowledged ${outbox.samples_acknowledged}, dropped ${outbox.samples_dropped}`,
     'lane         records    samples      bytes     oldest   last seq',
     ...rows,
+    ...formatBudget(link.budget),
   ].join('\n');
+}
+
+/** What the link may carry, where that is limited. */
+function formatBudget({ telemetry, bytes_per_s_max, metered, sent_bytes }: AgentStatus['link']['budget']): string[] {
+  if (telemetry === 'unlimited') return [];
+  const why = metered ? 'the link is metered' : 'uplink.max_bytes_per_s';
+  const how = telemetry === 'paused' ? 'telemetry waits' : `telemetry goes at ${bytes(bytes_per_s_max ?? 0)}/s at most`;
+  return [`${how} (${why}); ${bytes(sent_bytes)} of it sent since the start. Events and states never wait.`];
 }
 
 /** The failsafe for a person, a line each. */

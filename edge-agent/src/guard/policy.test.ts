@@ -257,6 +257,7 @@ t.test('the agent reports how long its link has been silent, and the disk', asyn
   const said: unknown[] = [];
   const reporter = new HealthReporter({
     mission: () => ({ policy: 'hold', maxMs: 7 }),
+    clockQuality: () => 'bad',
     stateDir: t.testdir(),
     clock: { epochMs: () => 0 as EpochMs, monotonicMs: () => nowMs as MonotonicMs },
     link: () => ({ exists: true, isUp }),

@@ -1,3 +1,5 @@
+import type { BudgetView } from '../uplink/budget.ts';
+
 /** What `GET /status` of the local API answers, and `outrider-edge status` prints. Times are ISO 8601, UTC. */
 export interface AgentStatus {
   readonly robot: { readonly id: string; readonly tenant: string };
@@ -19,6 +21,7 @@ export interface AgentStatus {
     readonly reason: string;
     readonly connections: number;
     readonly url: string | null;
+    readonly budget: BudgetView;
   };
   readonly certificate: { readonly expires_at: string; readonly serial: string } | null;
 }

@@ -4,6 +4,7 @@ import { PROTOCOL_VERSION } from '@outrider/shared/protocol/version';
 import type { Clock, MonotonicMs } from '@outrider/shared/time';
 import type { Outbox } from '../outbox/outbox.ts';
 import { LANE_NUMBERS, type LaneName, type StoredRecord } from '../outbox/records.ts';
+import type { Budget } from './budget.ts';
 
 const { UplinkBatch } = outrider.v1;
 /** Room for what a batch adds to its records' bodies. */
@@ -30,6 +31,7 @@ export class LaneSender {
   readonly #clock: Clock;
   readonly #window: number;
   readonly #send: Send;
+  readonly #budget: Budget | undefined;
   #inFlight: InFlight[] = [];
   #sentUpto: number;
   /** Highest position sent over this connection: no acknowledgement may go beyond it. */
@@ -48,6 +50,8 @@ export class LaneSender {
       window: number;
       watermark: number;
       cloudHas?: number;
+      /** What the link may carry of this lane. Absent: all. */
+      budget?: Budget | undefined;
       send: Send;
     },
   ) {
@@ -56,6 +60,7 @@ export class LaneSender {
     this.#clock = clock;
     this.#window = options.window;
     this.#send = options.send;
+    this.#budget = options.budget;
     this.#sentUpto = options.watermark;
     this.#highest = options.watermark;
     this.#cloudHas = options.cloudHas ?? options.watermark;
@@ -69,11 +74,12 @@ export class LaneSender {
   /** Sends until the window is full or the lane is. @param oneRecord Alone, to find out which one is refused. */
   fill(oneRecord = false): void {
     const window = oneRecord ? 1 : this.#window;
-    while (this.#inFlight.length < window) {
-      const records = this.#outbox.next(this.lane, this.#sentUpto, oneRecord ? 0 : BATCH_BYTES_MAX - ENVELOPE_BYTES);
+    const bytesMax = this.#budget?.batchBytesMax ?? BATCH_BYTES_MAX;
+    while (this.#inFlight.length < window && (this.#budget?.hasRoom() ?? true)) {
+      const records = this.#outbox.next(this.lane, this.#sentUpto, oneRecord ? 0 : bytesMax - ENVELOPE_BYTES);
       const first = records[0];
       if (!first) return;
-      const batch = oneRecord ? [first] : cut(records);
+      const batch = oneRecord ? [first] : cut(records, bytesMax);
       const payload = this.#encode(batch);
       if (payload.length > PAYLOAD_BYTES_MAX) {
         // It would cost the connection each time. It stays in quarantine, and a gap says so.
@@ -86,6 +92,7 @@ export class LaneSender {
       this.#outbox.setInFlight(this.lane, this.#sentUpto);
       const range = { from: first.seq, upto: this.#sentUpto };
       this.#inFlight.push({ ...range, sentAt: this.#clock.monotonicMs() });
+      this.#budget?.spend(payload.length);
       this.#send(this.lane, payload, range);
     }
   }
@@ -139,11 +146,11 @@ export class LaneSender {
 }
 
 /** As many records as fit, with what each adds to its body; at least one. */
-function cut(records: readonly StoredRecord[]): readonly StoredRecord[] {
+function cut(records: readonly StoredRecord[], bytesMax: number): readonly StoredRecord[] {
   let bytes = ENVELOPE_BYTES;
   const end = records.findIndex((record) => {
     bytes += record.body.length + RECORD_BYTES;
-    return bytes > BATCH_BYTES_MAX;
+    return bytes > bytesMax;
   });
   return end === -1 ? records : records.slice(0, Math.max(1, end));
 }

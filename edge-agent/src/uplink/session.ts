@@ -12,6 +12,7 @@ import type { CommandDesk } from '../commands/command-desk.ts';
 import type { Reply } from '../commands/command-log.ts';
 import type { Outbox } from '../outbox/outbox.ts';
 import { LANE_NUMBERS, LANES, type LaneName, laneOf } from '../outbox/records.ts';
+import type { Budget } from './budget.ts';
 import { type BatchRange, LaneSender } from './lane-sender.ts';
 import type { MqttLink } from './mqtt-link.ts';
 import type { Refusal } from './suspicion.ts';
@@ -38,8 +39,12 @@ export interface SessionOptions {
   readonly helloTimeoutMs: number;
   readonly outbox: Outbox;
   readonly commands: CommandDesk;
+  /** What the link may carry of telemetry. Absent: all. */
+  readonly budget?: Budget | undefined;
   readonly clock: Clock;
   readonly log: Logger;
+  /** What the cloud's clock is ahead of ours. [ms] */
+  readonly onClockSkew?: ((skewMs: number) => void) | undefined;
   /** An acknowledgement arrived; the time is from sending to storing. */
   readonly onAck: (lane: LaneName, latencyMs: number, upto: number) => void;
 }
@@ -86,7 +91,7 @@ export class Session {
    * @throws HelloRefused when the cloud refuses; DomainError `timeout` when it does not answer.
    */
   async open(isCautious: boolean, signal: AbortSignal): Promise<void> {
-    const { device, outbox, clock, window, log } = this.#options;
+    const { device, outbox, clock, window, budget, log } = this.#options;
     this.#options.commands.speakThrough((said) => void this.#say(said));
     await this.#link.subscribe(downFilter(device));
     await this.#link.publish(presenceTopic(device), presenceReport(this.#options, 'ONLINE'), true);
@@ -109,7 +114,8 @@ export class Session {
       // grown past it offline. It is sent and compared, not believed.
       const watermark = Math.min(cloudHas, outbox.sentUpto(lane));
       if (watermark > 0) outbox.acknowledge({ epoch: this.#epoch, lane, upto: watermark });
-      return new LaneSender(lane, outbox, clock, { window, watermark, cloudHas, send });
+      const limit = lane === 'telemetry' ? budget : undefined;
+      return new LaneSender(lane, outbox, clock, { window, watermark, cloudHas, budget: limit, send });
     });
     if (reply.lanes.some((ack) => ack.collision)) this.#collide();
   }
@@ -152,7 +158,7 @@ export class Session {
   /** To be called now and then: sends again what was not acknowledged in time. */
   checkTimeouts(): void {
     const { ackTimeoutMs, log } = this.#options;
-    if (this.#quietUntil !== undefined) this.pump();
+    if (this.#quietUntil !== undefined || this.#options.budget?.isLimited) this.pump();
     for (const sender of this.#senders) {
       if (!sender.isOverdue(ackTimeoutMs)) continue;
       this.#resends += 1;
@@ -222,6 +228,7 @@ export class Session {
       if (reply.refused !== '') throw new HelloRefused(reply.refused.slice(0, 500));
       const skewMs = reply.wallMs - (sentAt + clock.epochMs()) / 2;
       this.#options.commands.noteClockSkew(skewMs);
+      this.#options.onClockSkew?.(skewMs);
       log.info(
         {
           epoch: outbox.epoch,

@@ -7,6 +7,7 @@ import type { Clock, EpochMs } from '@outrider/shared/time';
 import type { CommandDesk } from '../commands/command-desk.ts';
 import type { Outbox } from '../outbox/outbox.ts';
 import type { LaneName } from '../outbox/records.ts';
+import { Budget, type BudgetSettings, type BudgetView } from './budget.ts';
 import { type MqttLink, openMqttLink } from './mqtt-link.ts';
 import { HelloRefused, presenceReport, Session, type SessionOptions } from './session.ts';
 import { Suspicion } from './suspicion.ts';
@@ -17,6 +18,7 @@ const GOODBYE_TIMEOUT_MS = 1000;
 /** A connection that held this long, or on which something was acknowledged, makes the next delay short again. */
 const STABLE_MS = 10_000;
 const NOT_ENROLLED_PAUSE_MS = 1000;
+const NO_LIMIT: BudgetSettings = { bytesPerSMax: 0, isMetered: false, meteredBytesPerSMax: 0 };
 
 /** What the robot shows to the broker. All PEM. */
 export interface UplinkIdentity {
@@ -41,10 +43,14 @@ export interface UplinkOptions {
   readonly identity: () => UplinkIdentity | undefined;
   readonly outbox: Outbox;
   readonly commands: CommandDesk;
+  /** What the link may carry of telemetry. Absent: all. */
+  readonly budget?: BudgetSettings;
   readonly clock: Clock;
   readonly log: Logger;
   /** A connection could not be opened: perhaps the certificate has ended. Called often; must not throw. */
   readonly onConnectFailed?: () => void;
+  /** What the cloud's clock is ahead of ours, at each hello. [ms] */
+  readonly onClockSkew?: (skewMs: number) => void;
   readonly onAck?: (lane: LaneName, latencyMs: number) => void;
 }
 
@@ -65,6 +71,7 @@ export class Uplink implements Service {
   readonly #options: UplinkOptions;
   readonly #backoff: Backoff;
   readonly #suspicion = new Suspicion();
+  readonly #budget: Budget;
   #session: Session | undefined;
   #link: MqttLink | undefined;
   #status: LinkStatus;
@@ -72,6 +79,7 @@ export class Uplink implements Service {
 
   constructor(options: UplinkOptions) {
     this.#options = options;
+    this.#budget = new Budget(options.budget ?? NO_LIMIT, options.clock);
     this.#backoff = new Backoff(options.backoffFirstMs, options.backoffMaxMs);
     this.#status = { state: 'connecting', since: options.clock.epochMs(), reason: '', connections: 0 };
     options.outbox.onCommit(() => this.#session?.pump());
@@ -79,6 +87,10 @@ export class Uplink implements Service {
 
   status(): LinkStatus {
     return this.#status;
+  }
+
+  budget(): BudgetView {
+    return this.#budget.view();
   }
 
   onStatus(listener: (status: LinkStatus) => void): void {
@@ -203,6 +215,8 @@ export class Uplink implements Service {
       helloTimeoutMs,
       outbox,
       commands,
+      budget: this.#budget,
+      onClockSkew: this.#options.onClockSkew,
       clock,
       log,
       onAck: (lane, latencyMs, upto) => {
