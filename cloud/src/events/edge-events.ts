@@ -39,17 +39,17 @@ function payloadSchema(type: EventType): z.ZodType {
 }
 
 /**
- * A robot's event for the bus; `undefined` when it is none for the bus, or not what its JSON Schema says: consumers
- * rely on that, and a robot may run any software. It stays readable as the robot's own event.
+ * A robot's event for the bus; `undefined` when it is none for the bus, `invalid` when it is not what its JSON Schema
+ * says: consumers rely on that, and a robot may run any software. It stays readable as the robot's own event.
  */
 export function busEventOf(
   robot: { readonly tenantId: string; readonly robotId: string },
   event: EdgeEvent,
-): NewEvent | undefined {
+): NewEvent | 'invalid' | undefined {
   const type = EDGE_EVENT_TYPES.find((known) => known === event.type);
   if (!type) return undefined;
   const payload: unknown = JSON.parse(event.payloadJson);
-  if (!payloadSchema(type).safeParse(payload).success) return undefined;
+  if (!payloadSchema(type).safeParse(payload).success) return 'invalid';
   const { eventId, occurredAtMs } = event;
   const traceId = event.traceId === '' ? eventId : event.traceId;
   return { type, tenantId: robot.tenantId, robotId: robot.robotId, eventId, occurredAtMs, traceId, payload };

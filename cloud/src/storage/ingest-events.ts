@@ -1,5 +1,6 @@
 import { bundleOf } from '../events/bundle.ts';
 import { busEventOf } from '../events/edge-events.ts';
+import type { NewEvent } from '../events/ports.ts';
 import type { EventLaneRecord, TelemetryRecord } from '../telemetry/record.ts';
 import type { Queryable } from './database.ts';
 import { insertBundle, insertBusEvents } from './event-store.ts';
@@ -28,12 +29,21 @@ export async function storeTelemetryEvents(
   await insertBundle(tx, bundleOf(ingested, nowMs), nowMs);
 }
 
+/** Hears of an event that the bus does not take, because it is not what its JSON Schema says. */
+export type OnInvalidEvent = (row: Placed<EventLaneRecord>) => void;
+
 /** Passes the events of robots on to the bus, those that are for it, under their own ids. */
 export async function storeLaneEvents(
   tx: Queryable,
   rows: readonly Placed<EventLaneRecord>[],
   nowMs: number,
+  onInvalid: OnInvalidEvent,
 ): Promise<void> {
-  const events = rows.map(({ robot, record }) => busEventOf(robot, record)).filter((event) => event !== undefined);
+  const events: NewEvent[] = [];
+  for (const row of rows) {
+    const event = busEventOf(row.robot, row.record);
+    if (event === 'invalid') onInvalid(row);
+    else if (event) events.push(event);
+  }
   await insertBusEvents(tx, events, nowMs);
 }

@@ -3,7 +3,7 @@ import type { EventLaneRecord, LaneRecord, TelemetryRecord } from '../telemetry/
 import { advance, equalBytes, type LaneCursor, type LaneVerdict } from '../telemetry/watermark.ts';
 import type { Database, Tx } from './database.ts';
 import { addEnergy } from './energy-rows.ts';
-import { storeLaneEvents, storeTelemetryEvents } from './ingest-events.ts';
+import { type OnInvalidEvent, storeLaneEvents, storeTelemetryEvents } from './ingest-events.ts';
 import {
   insertBlocks,
   insertEvents,
@@ -25,9 +25,11 @@ const laneKey = (robotPk: number, epoch: string, lane: number): string => `${rob
 /** Stores batches of many robots, each position once. */
 export class SqlIngestStore implements IngestStore {
   readonly #database: Database;
+  readonly #onInvalidEvent: OnInvalidEvent;
 
-  constructor(database: Database) {
+  constructor(database: Database, onInvalidEvent: OnInvalidEvent = () => undefined) {
     this.#database = database;
+    this.#onInvalidEvent = onInvalidEvent;
   }
 
   async commit(work: readonly LaneWork[], nowMs: number): Promise<LaneOutcome[]> {
@@ -39,7 +41,7 @@ export class SqlIngestStore implements IngestStore {
         return { work: entry, verdict: advance(cursor, entry.records) };
       });
       const clashes = await compareWithStored(tx, lanes);
-      await storeFresh(tx, lanes, nowMs);
+      await storeFresh(tx, lanes, nowMs, this.#onInvalidEvent);
       await moveCursors(tx, lanes, nowMs);
       return lanes.map((lane) => outcome(lane, clashes));
     });
@@ -74,7 +76,7 @@ export class SqlIngestStore implements IngestStore {
         toMs: nowMs,
       };
       const open = { work: { robot, epoch, lane, records: [gap] }, verdict: advance(cursor, [gap]) };
-      await storeFresh(tx, [open], nowMs);
+      await storeFresh(tx, [open], nowMs, this.#onInvalidEvent);
       await moveCursors(tx, [open], nowMs);
     });
   }
@@ -157,7 +159,12 @@ async function compareWithStored(tx: Tx, lanes: readonly OpenLane[]): Promise<Se
   return clashes;
 }
 
-async function storeFresh(tx: Tx, lanes: readonly OpenLane[], nowMs: number): Promise<void> {
+async function storeFresh(
+  tx: Tx,
+  lanes: readonly OpenLane[],
+  nowMs: number,
+  onInvalidEvent: OnInvalidEvent,
+): Promise<void> {
   const fresh = lanes.flatMap(({ work, verdict }) => verdict.fresh.map((record) => ({ ...work, record })));
   const ofKind = <K extends LaneRecord['kind']>(kind: K) =>
     fresh.filter(
@@ -169,7 +176,7 @@ async function storeFresh(tx: Tx, lanes: readonly OpenLane[], nowMs: number): Pr
   await addEnergy(tx, telemetry, nowMs);
   await storeTelemetryEvents(tx, telemetry, nowMs);
   await insertEvents(tx, ofKind('event'), nowMs);
-  await storeLaneEvents(tx, ofKind('event'), nowMs);
+  await storeLaneEvents(tx, ofKind('event'), nowMs, onInvalidEvent);
   await upsertStates(tx, ofKind('state'), nowMs);
   await insertGaps(tx, ofKind('gap'), nowMs);
   const poison = ofKind('poison').map(({ robot, epoch, lane, record }) => ({

@@ -63,7 +63,9 @@ export interface Telemetry {
 /** Puts the telemetry context together. */
 export function openTelemetry(parts: TelemetryParts): Telemetry {
   const { clock, database, log } = parts;
-  const store = new SqlIngestStore(database);
+  const store = new SqlIngestStore(database, ({ robot, record }) =>
+    log.warn({ robotId: robot.robotId, tenantId: robot.tenantId, type: record.type }, 'ingest.event_invalid'),
+  );
   const directory = new SqlRobotDirectory(database, clock);
   const presenceStore = new SqlPresenceStore(database);
   const metrics = new IngestMetrics(parts.metrics);
