@@ -210,7 +210,7 @@ t.test('mosquitto_sub and a JSON Schema validator', { skip: noPostgres || noMosq
     return ((await reply.json()) as { event_id: string }).event_id;
   };
   const listen = async (): Promise<Subscriber> => {
-    const subscriber = new Subscriber({ port: listenPort, folder, name: 'audit', filter: 'events/default/#' });
+    const subscriber = new Subscriber({ port: listenPort, folder, name: 'audit', filter: '#' });
     subscribers.push(subscriber);
     await until(() => {
       if (subscriber.hasEnded) throw new Error(subscriber.output);
@@ -239,7 +239,8 @@ t.test('mosquitto_sub and a JSON Schema validator', { skip: noPostgres || noMosq
       }),
     ),
   );
-  await ground.database.transaction((tx) => insertBusEvents(tx, CLOUD_EVENTS, at));
+  const foreign = CLOUD_EVENTS.map((event) => ({ ...event, tenantId: 'other' }));
+  await ground.database.transaction((tx) => insertBusEvents(tx, [...foreign, ...CLOUD_EVENTS], at));
   const httpEvent = await report(server, '2026-01-11T05:12:00Z');
   const seen = (type: string) => subscriber.lines.filter(({ envelope }) => envelope.event_type === type);
   await until(
@@ -261,6 +262,11 @@ t.test('mosquitto_sub and a JSON Schema validator', { skip: noPostgres || noMosq
     'the event has the id that the caller was told, and the request as its trace',
   );
   t.equal((await fetch(`${server.url}/schemas/events/nothing.json`)).status, 404);
+  t.same(
+    subscriber.topics.filter((topic) => !topic.startsWith('events/default/')),
+    [],
+    'of everything that passes through the broker it hears its own tenant’s events only',
+  );
 
   await t.test('the server is killed between the commit and the publishing', async (t) => {
     await edge.end();

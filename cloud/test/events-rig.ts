@@ -97,6 +97,8 @@ export const EDGE_PAYLOADS = {
 /** mosquitto_sub on a tenant's events: nothing of ours reads what it prints. */
 export class Subscriber {
   readonly lines: { topic: string; envelope: EventEnvelope }[] = [];
+  /** Every topic that it heard, whatever it is. */
+  readonly topics: string[] = [];
   readonly ended: Promise<number | null>;
   readonly #child: ChildProcess;
   #text = '';
@@ -143,6 +145,7 @@ export class Subscriber {
       const line = this.#text.slice(0, end);
       this.#text = this.#text.slice(end + 1);
       const [topic = '', ...rest] = line.split(' ');
+      if (topic.includes('/')) this.topics.push(topic);
       if (topic.startsWith('events/'))
         this.lines.push({ topic, envelope: JSON.parse(rest.join(' ')) as EventEnvelope });
       else this.#errors += `${line}\n`;
