@@ -24,7 +24,9 @@ const { tasks, missing } = allTasks(data);
 const evaluations = tasks.map((task) => {
   const evaluation = evaluate(task);
   for (const { method, auroc, f1 } of evaluation.results)
-    process.stdout.write(`${task.name.padEnd(60)} ${method.padEnd(18)} AUROC ${auroc.toFixed(3)} F1 ${f1.toFixed(3)}\n`);
+    process.stdout.write(
+      `${task.name.padEnd(60)} ${method.padEnd(18)} AUROC ${auroc.toFixed(3)} F1 ${f1.toFixed(3)}\n`,
+    );
   return evaluation;
 });
 mkdirSync(dirname(out), { recursive: true });

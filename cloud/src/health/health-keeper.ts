@@ -25,7 +25,7 @@ export const CLOUD_ANALYSER: AnalyserSettings = {
 };
 
 /** An edge that judged its robot within this time is the one that decides. [ms] */
-export const EDGE_FRESH_MS = 60_000;
+const EDGE_FRESH_MS = 60_000;
 /** Shadow keys that say how a robot is. */
 const EDGE_KEY = 'health';
 const FAILSAFE_KEY = 'failsafe';

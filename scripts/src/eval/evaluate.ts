@@ -1,4 +1,3 @@
-import { type Alarms, alarmsOf, areaUnderRoc } from './metrics.ts';
 import {
   analyser,
   analyserWithLabels,
@@ -10,6 +9,7 @@ import {
   scored,
   windowsOf,
 } from './methods.ts';
+import { type Alarms, alarmsOf, areaUnderRoc } from './metrics.ts';
 import type { Task } from './tasks.ts';
 
 /** What one method did with one task. */

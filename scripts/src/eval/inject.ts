@@ -1,7 +1,7 @@
 import type { Recording } from './recording.ts';
 
 /** Faults that are put into real normal data where no labelled ones exist. Said so wherever they are used. */
-export const INJECTED = {
+const INJECTED = {
   /** The reading stays what it was. */
   stuck: (values: Float64Array, signal: number, _spread: number, first: number) => {
     values[signal] = first;
@@ -15,9 +15,9 @@ export const INJECTED = {
     values[signal] = 0.7 * (values[signal] as number);
   },
 } as const;
-export type Injected = keyof typeof INJECTED;
+type Injected = keyof typeof INJECTED;
 
-export interface Injection {
+interface Injection {
   readonly kind: Injected;
   readonly signal: number;
   /** Where, as shares of the recording. */

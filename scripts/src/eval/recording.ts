@@ -44,13 +44,3 @@ export function runs(recording: Recording, gapMs: number, normalOnly: boolean): 
   close(recording.rows.length);
   return found;
 }
-
-/** Keeps some of the signals. */
-export function withSignals(recording: Recording, signals: readonly string[]): Recording {
-  const indices = signals.map((signal) => recording.signals.indexOf(signal));
-  return {
-    ...recording,
-    signals,
-    rows: recording.rows.map((row) => Float64Array.from(indices, (index) => row[index] ?? Number.NaN)),
-  };
-}

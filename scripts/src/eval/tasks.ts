@@ -1,7 +1,17 @@
 import { join } from 'node:path';
 import type { WindowOptions } from '@outrider/shared/health/windows';
 import { inject } from './inject.ts';
-import { filesOf, readCobot, readCrazyflie, readMh5, readNab, readNasa, readPendulum, readSkab, readUci } from './load.ts';
+import {
+  filesOf,
+  readCobot,
+  readCrazyflie,
+  readMh5,
+  readNab,
+  readNasa,
+  readPendulum,
+  readSkab,
+  readUci,
+} from './load.ts';
 import { part, type Recording, runs, slice } from './recording.ts';
 
 /** One question: learn here, set the alarm level there, and find the faults somewhere later. */
@@ -179,7 +189,12 @@ function pendulumTask(dir: string, file: string): Task {
       return Float64Array.of(p - dp, v - dv, q - dq, q);
     }),
   };
-  const task = inTime('DFKI pendulum, injected: order against measurement off, stuck', recording, { hopMs: 20, hops: 10 }, 600);
+  const task = inTime(
+    'DFKI pendulum, injected: order against measurement off, stuck',
+    recording,
+    { hopMs: 20, hops: 10 },
+    600,
+  );
   const test = inject(part(recording, 0.65, 1), [
     { kind: 'offset', signal: 0, from: 0.25, to: 0.45 },
     { kind: 'stuck', signal: 1, from: 0.65, to: 0.85 },
@@ -222,7 +237,12 @@ function nasaTask(dir: string, file: string): Task {
 
 function crazyflieTask(dir: string, file: string): Task {
   const recording = readCrazyflie(dir, file);
-  const task = inTime(`Crazyflie ${shortName(file, 'crazyflie_')}, injected: voltage off, stuck`, recording, { hopMs: 1000, hops: 10 }, 20);
+  const task = inTime(
+    `Crazyflie ${shortName(file, 'crazyflie_')}, injected: voltage off, stuck`,
+    recording,
+    { hopMs: 1000, hops: 10 },
+    20,
+  );
   const voltage = recording.signals.indexOf('battery_voltage');
   const test = inject(part(recording, 0.65, 1), [
     { kind: 'offset', signal: voltage, from: 0.25, to: 0.4 },
