@@ -28,13 +28,17 @@ interface ConfigAnswer {
  * Reads edge.yaml as `loadConfig` does, in a process that ends then: reading takes a YAML and a schema library, which
  * would stay in the memory of a process that runs for months and reads once.
  *
+ * @param env The environment for ROS 2: that of the other process is not ours.
  * @throws DomainError `invalid`, whose message and problems name every wrong option by its path.
  */
-export async function readAgentConfig(file: string, overrides: ConfigOverrides): Promise<AgentConfig> {
+export async function readAgentConfig(
+  file: string,
+  overrides: ConfigOverrides,
+  env: NodeJS.ProcessEnv = {},
+): Promise<AgentConfig> {
   const config = (await ask({ part: 'agent', file, overrides })) as AgentConfig;
-  // The environment is not passed on: the child's is not ours.
   const sources = config.sources.map((source) =>
-    source.type === 'ros2' ? { ...source, options: { ...source.options, env: process.env } } : source,
+    source.type === 'ros2' ? { ...source, options: { ...source.options, env } } : source,
   );
   return { ...config, sources };
 }

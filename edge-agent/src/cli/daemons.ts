@@ -41,7 +41,7 @@ export function addDaemons(program: Command): void {
         ...(replaySpeed !== undefined && { replaySpeed }),
       };
       const [config, { runAgent }] = await Promise.all([
-        readAgentConfig(given.config, overrides),
+        readAgentConfig(given.config, overrides, process.env),
         import('../main.ts'),
       ]);
       await runAgent(
