@@ -9,13 +9,14 @@ const DAY_MS = 86_400_000;
 const AGED_TABLES = [
   ['telemetry_gap', 'ingested_at'],
   ['quarantine', 'received_at'],
+  ['robot_energy_hour', 'hour'],
 ] as const;
 
 export interface MaintenanceOptions {
   readonly database: Database;
   readonly clock: Clock;
   readonly log: Logger;
-  /** How long telemetry, gaps and poison are kept after they were stored. 0: for ever. Events stay. */
+  /** How long telemetry, gaps, poison and energy by the hour are kept after they were stored. 0: for ever. Events stay. */
   readonly retentionDays: number;
 }
 
