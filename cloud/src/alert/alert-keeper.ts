@@ -1,5 +1,5 @@
 import type { Logger } from '@outrider/shared/log';
-import { aborted, Backoff, pause, type Service } from '@outrider/shared/service';
+import { Backoff, pause, type Service } from '@outrider/shared/service';
 import type { Clock } from '@outrider/shared/time';
 import type { LaneOutcome } from '../telemetry/ingest-ports.ts';
 import type { LiveUpdate } from '../telemetry/ports.ts';
@@ -122,10 +122,13 @@ export class AlertKeeper implements Service {
   }
 
   async #watchTelemetry(signal: AbortSignal): Promise<void> {
-    const stopped = aborted(signal);
+    // One listener for the whole life: racing a promise that stays open would keep every turn's leftovers.
+    signal.addEventListener('abort', () => this.#wakeTelemetry(), { once: true });
     while (!signal.aborted) {
       if (this.#blocks.length === 0 && this.#findings.length === 0) {
-        await Promise.race([stopped, new Promise<void>((resolve) => (this.#wakeTelemetry = resolve))]);
+        await new Promise<void>((resolve) => {
+          this.#wakeTelemetry = resolve;
+        });
       }
       this.#lookAtSome();
       if (this.#findings.length > 0) await this.#applyFindings(signal);
@@ -182,17 +185,17 @@ export class AlertKeeper implements Service {
   }
 
   async #judgeEvents(signal: AbortSignal): Promise<void> {
-    const stopped = aborted(signal);
+    signal.addEventListener('abort', () => this.#wakeEvents(), { once: true });
     while (!signal.aborted) {
       const judged = await this.#retry('judge', signal, () => this.#judgeSome());
       if (judged === EVENTS_AT_ONCE || this.#hasEvents) continue;
-      let timer: NodeJS.Timeout | undefined;
-      const woken = new Promise<void>((resolve) => {
-        this.#wakeEvents = resolve;
-        timer = setTimeout(resolve, EVENT_POLL_MS);
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, EVENT_POLL_MS);
+        this.#wakeEvents = () => {
+          clearTimeout(timer);
+          resolve();
+        };
       });
-      await Promise.race([stopped, woken]);
-      clearTimeout(timer);
     }
   }
 

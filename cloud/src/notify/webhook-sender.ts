@@ -1,6 +1,6 @@
 import { errorMessage } from '@outrider/shared/errors';
 import type { Logger } from '@outrider/shared/log';
-import { pause, type Service } from '@outrider/shared/service';
+import type { Service } from '@outrider/shared/service';
 import type { Clock } from '@outrider/shared/time';
 import { Webhook as Signer } from 'standardwebhooks';
 import { type Egress, EgressError } from './egress.ts';
@@ -55,6 +55,7 @@ export class WebhookSender implements Service {
   async run(signal: AbortSignal): Promise<void> {
     const { clock, log } = this.#options;
     let tidyAtMs: number = clock.monotonicMs();
+    signal.addEventListener('abort', () => this.wake(), { once: true });
     while (!signal.aborted) {
       this.#isWoken = false;
       const started = await this.#startDue().catch((error: unknown) => {
@@ -67,7 +68,7 @@ export class WebhookSender implements Service {
           log.warn({ err: error }, 'webhook.tidy_failed');
         });
       }
-      if (started === 0 && !this.#isWoken) await this.#rest(signal);
+      if (started === 0 && !this.#isWoken) await this.#rest();
     }
     await this.#settled();
   }
@@ -104,10 +105,14 @@ export class WebhookSender implements Service {
     return claimed.length;
   }
 
-  async #rest(signal: AbortSignal): Promise<void> {
-    const rested = new AbortController();
-    this.#wake = () => rested.abort();
-    await pause(POLL_MS, AbortSignal.any([signal, rested.signal]));
+  async #rest(): Promise<void> {
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, POLL_MS);
+      this.#wake = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
     this.#wake = undefined;
   }
 
