@@ -61,7 +61,7 @@ const command = new Command('npm run load --')
   .option('--minutes <n>', 'how long the design load lasts (10, and 0.3 with --short)', minutesOf)
   .option('--only <section>', `one section: ${SECTIONS.map(({ name }) => name).join(', ')}; no page is written`)
   .option('--short', 'everything for a moment and with 60 robots, to see that the tool works; no page is written')
-  .option('--profile <folder>', 'CPU profiles of the control plane under the design load')
+  .option('--profile <folder>', 'CPU profiles of the control plane in the sections ingest and broker')
   .showHelpAfterError();
 const given = command.parse().opts<Given>();
 const wanted = SECTIONS.filter(({ name }) => given.only === undefined || given.only === name);

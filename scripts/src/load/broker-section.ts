@@ -37,13 +37,14 @@ interface Target {
 
 async function run(context: SectionContext): Promise<void> {
   const { options, say, defer, row } = context;
-  const site = await openSite({ say, isDurable: true });
+  const site = await openSite({ say, isDurable: true, profileDir: options.profileDir });
   defer(() => site.end());
   const fleet = await enrolFleet(site, ROBOTS, say);
   const directory = mkdtempSync(join(tmpdir(), 'outrider-load-broker-'));
   defer(async () => rmSync(directory, { recursive: true, force: true }));
   const postgresPid = site.postgres.pid();
   const cloudPid = site.cloud.ready.pid;
+  if (options.profileDir !== undefined) process.kill(cloudPid, 'SIGUSR2');
   const ours: Target = { name: 'outrider-cloud', load: site.mqtt, cpuMs: () => cpuMsOf(cloudPid) };
   const mosquitto = noMosquitto === false ? await startMosquittoOf(context, site, directory) : undefined;
   const aedes = await startAedes(context, directory, site);
