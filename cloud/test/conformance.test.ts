@@ -198,6 +198,9 @@ const BEYOND_THE_DOCUMENT: readonly string[] = [
   'GET /api/v1/alerts/webhooks/{webhook_id}',
   'GET /api/v1/alerts/webhooks/{webhook_id}/deliveries',
   'GET /api/v1/alerts/{alert_id}',
+  'GET /api/v1/robots/{robot_id}/blackbox-requests',
+  'GET /api/v1/robots/{robot_id}/blackboxes',
+  'GET /api/v1/robots/{robot_id}/blackboxes/{box_id}',
   'GET /api/v1/robots/{robot_id}/commands',
   'GET /api/v1/robots/{robot_id}/commands/{command_id}',
   'PATCH /api/v1/alerts/rules/{rule_id}',
@@ -210,6 +213,8 @@ const BEYOND_THE_DOCUMENT: readonly string[] = [
   'POST /api/v1/auth/keys/rotate',
   'POST /api/v1/auth/revoke',
   'POST /api/v1/auth/ticket',
+  'POST /api/v1/robots/{robot_id}/blackboxes/{box_id}/chunks',
+  'POST /api/v1/robots/{robot_id}/blackboxes/{box_id}/request',
 ];
 
 /** The first message of a live stream. */

@@ -46,5 +46,11 @@ async function read(core: Core, principal: Principal, robotId: string): Promise<
     risk_level: health.risk,
     updated_at: health.updatedAtMs === undefined ? '' : new Date(health.updatedAtMs).toISOString(),
     reasons: [...health.reasons],
+    signals: health.signals.map(({ signal, score, cost, sinceMs }) => ({
+      signal,
+      score,
+      cost,
+      since: new Date(sinceMs).toISOString(),
+    })),
   };
 }
