@@ -83,7 +83,7 @@ export function finish<T>(steps: Steps<T>): T {
 }
 
 /** Features, or windows, that one piece of the work looks at. */
-const PIECE = 24;
+const PIECE = 8;
 
 /**
  * Learns what windows look like from normal ones in order of time.

@@ -1,12 +1,12 @@
 import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
-import { evaluate } from './evaluate.ts';
-import { alarmsOf, areaUnderRoc } from './metrics.ts';
-import { page } from './report.ts';
-import { allTasks } from './tasks.ts';
+import { evaluate } from '../src/eval/evaluate.ts';
+import { alarmsOf, areaUnderRoc } from '../src/eval/metrics.ts';
+import { page } from '../src/eval/report.ts';
+import { allTasks } from '../src/eval/tasks.ts';
 
-const DATA = fileURLToPath(new URL('../../../../../shared/data', import.meta.url));
+const DATA = fileURLToPath(new URL('../../../../shared/data', import.meta.url));
 const skip = existsSync(DATA) ? false : `no recordings: ${DATA} is not there`;
 
 t.test('the measures count what they say', async (t) => {
