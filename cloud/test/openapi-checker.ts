@@ -38,7 +38,7 @@ export class OpenApiChecker {
   readonly #paths: Record<string, Record<string, { responses: Record<string, { content?: Json }> }>>;
 
   constructor(document: unknown) {
-    const closed = close(document) as { paths: Record<string, Record<string, Json>> };
+    const closed = close(document, document) as { paths: Record<string, Record<string, Json>> };
     this.#ajv.addSchema(closed, 'api');
     this.#paths = closed.paths as never;
     this.operations = Object.entries(closed.paths).flatMap(([path, methods]) =>
@@ -115,11 +115,29 @@ function decode(path: string): string {
 }
 
 /** The document with every object closed that names its members and does not say otherwise. */
-function close(value: unknown): unknown {
-  if (Array.isArray(value)) return value.map(close);
+function close(value: unknown, document: unknown): unknown {
+  if (Array.isArray(value)) return value.map((item) => close(item, document));
   if (typeof value !== 'object' || value === null) return value;
-  const copy = Object.fromEntries(Object.entries(value).map(([key, item]) => [key, close(item)]));
+  const merged = 'allOf' in value && Array.isArray(value.allOf) ? mergeAll(value.allOf as Json[], document) : value;
+  const copy = Object.fromEntries(Object.entries(merged).map(([key, item]) => [key, close(item, document)]));
   const isOpen =
     copy['type'] === 'object' && typeof copy['properties'] === 'object' && !('additionalProperties' in copy);
   return isOpen ? { ...copy, additionalProperties: false } : copy;
+}
+
+/** The parts of an `allOf` as one object: closed one by one, each would refuse the members of the others. */
+function mergeAll(parts: readonly Json[], document: unknown): Json {
+  const whole = parts.map((part) => {
+    const ref = part['$ref'];
+    if (typeof ref !== 'string') return part;
+    return ref
+      .slice(2)
+      .split('/')
+      .reduce<unknown>((found, key) => (found as Json)[key], document) as Json;
+  });
+  return {
+    type: 'object',
+    properties: Object.assign({}, ...whole.map((part) => part['properties'])) as Json,
+    required: whole.flatMap((part) => (part['required'] ?? []) as string[]),
+  };
 }
