@@ -271,6 +271,20 @@ t.test('a cancellation is the robot’s to confirm, unless the robot cannot have
   t.match(await call('GET', `${path('RB-6')}?cursor=x`, { token }), { status: 400 });
 });
 
+t.test('commands end with their robot, and another one of its name is not meant', async (t) => {
+  await report('RB-2');
+  await database.query(`update robot set status_override = null where robot_id = 'RB-2'`);
+  const id = String((await dispatch('RB-2')).json['command_id']);
+  await database.query(`update robot set deregistered_at = now() where robot_id = 'RB-2'`);
+  t.match(await call('POST', '/v1/robots', { token, body: describeRobot('RB-2') }), { status: 201 });
+  bus.appear(device('RB-2'));
+  await until(async () => {
+    const [row] = await database.query<{ status: string }>('select status from command where command_id = $1', [id]);
+    return row?.status === 'cancelled';
+  }, 'the command to end');
+  t.same(sentTo('RB-2'), []);
+});
+
 t.test(
   'numbers catch up with the robot’s; an overtaken command is rejected; an unbelieved one is sent anew',
   async (t) => {

@@ -99,8 +99,13 @@ export class CommandCourier implements Service {
   async #serve(robot: RobotRef): Promise<void> {
     const { store } = this.#options;
     let mayDeliver = true;
-    for (const { command } of await store.open(ROBOT_OPEN_MAX, robot.robotPk)) {
+    for (const { command, isRobotGone } of await store.open(ROBOT_OPEN_MAX, robot.robotPk)) {
       const { status, cancelRequestedAtMs } = command;
+      if (isRobotGone) {
+        const end = command.sentAtMs === undefined ? 'cancelled' : 'failed';
+        await this.#advance(robot, command.commandId, end, 'the robot was taken out of the fleet');
+        continue;
+      }
       if (this.#options.watchers.has(command.commandId)) this.#options.watchers.tell(command);
       if (cancelRequestedAtMs !== undefined) await this.#cancel(robot, command);
       else if (status === 'accepted' && command.expiresAtMs > this.#options.clock.epochMs()) {

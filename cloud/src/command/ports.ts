@@ -21,6 +21,8 @@ export type NewCommand = Omit<
 export interface AddressedCommand {
   readonly command: Command;
   readonly robot: RobotRef;
+  /** The robot was taken out of the fleet since: another one of its name is not meant. */
+  readonly isRobotGone: boolean;
 }
 
 /** A last word that a robot's event lane brought. */

@@ -37,6 +37,12 @@ interface CommandRow {
   readonly history: readonly { readonly status: CommandStatus; readonly at: number; readonly detail: string }[] | null;
 }
 
+interface AddressedRow extends CommandRow {
+  readonly tenant_id: string;
+  readonly robot_id: string;
+  readonly deregistered_at: Date | null;
+}
+
 const OPEN = `('accepted', 'delivered', 'executing')`;
 const HISTORY = `(select json_agg(json_build_object('status', h.status, 'at', extract(epoch from h.at) * 1000,
   'detail', h.detail) order by array_position(array['${COMMAND_STATUSES.join("','")}'], h.status))
@@ -97,8 +103,8 @@ export class SqlCommandStore implements CommandStore {
   }
 
   async findOf({ tenantId, robotId }: DeviceIdentity, commandId: string): Promise<AddressedCommand | undefined> {
-    const [row] = await this.#database.query<CommandRow & { tenant_id: string; robot_id: string }>(
-      `select ${COLUMNS}, r.tenant_id, r.robot_id from command c join robot r using (robot_pk)
+    const [row] = await this.#database.query<AddressedRow>(
+      `select ${COLUMNS}, r.tenant_id, r.robot_id, r.deregistered_at from command c join robot r using (robot_pk)
         where c.command_id = $1 and r.tenant_id = $2 and r.robot_id = $3`,
       [commandId, tenantId, robotId],
     );
@@ -183,8 +189,8 @@ export class SqlCommandStore implements CommandStore {
   }
 
   async open(limit: number, robotPk?: number): Promise<AddressedCommand[]> {
-    const rows = await this.#database.query<CommandRow & { tenant_id: string; robot_id: string }>(
-      `select ${COLUMNS}, r.tenant_id, r.robot_id from command c join robot r using (robot_pk)
+    const rows = await this.#database.query<AddressedRow>(
+      `select ${COLUMNS}, r.tenant_id, r.robot_id, r.deregistered_at from command c join robot r using (robot_pk)
         where c.status in ${OPEN} and ($2::int8 is null or c.robot_pk = $2)
         order by c.created_at, c.command_id limit $1`,
       [limit, robotPk ?? null],
@@ -193,10 +199,8 @@ export class SqlCommandStore implements CommandStore {
   }
 
   async reportedOutcomes(limit: number): Promise<ReportedOutcome[]> {
-    const rows = await this.#database.query<
-      CommandRow & { tenant_id: string; robot_id: string; outcome: string | null; said: string | null }
-    >(
-      `select ${COLUMNS}, r.tenant_id, r.robot_id, e.payload->>'outcome' as outcome, e.payload->>'detail' as said
+    const rows = await this.#database.query<AddressedRow & { outcome: string | null; said: string | null }>(
+      `select ${COLUMNS}, r.tenant_id, r.robot_id, r.deregistered_at, e.payload->>'outcome' as outcome, e.payload->>'detail' as said
          from command c join robot r using (robot_pk)
          join robot_event e on e.robot_pk = c.robot_pk and e.type = 'command.answered.v1'
                            and e.event_id = 'evt_command_' || c.command_id
@@ -244,9 +248,10 @@ async function audit(
   );
 }
 
-const withRobot = (row: CommandRow & { tenant_id: string; robot_id: string }): AddressedCommand => ({
+const withRobot = (row: AddressedRow): AddressedCommand => ({
   command: read(row),
   robot: { robotPk: row.robot_pk, tenantId: row.tenant_id, robotId: row.robot_id },
+  isRobotGone: row.deregistered_at !== null,
 });
 
 function read(row: CommandRow): Command {

@@ -172,6 +172,11 @@ t.test('the microcontroller must do what the phase wants of it', async (t) => {
   t.equal(at('ARMED', {}, 501), 'severe', 'it did not arm');
   t.equal(at('ARMED', { state: 'ARMED', hasArmed: true }), 'clear');
   t.equal(at('ARMED', { hasArmed: true }), 'severe', 'it stopped by itself');
+  const holding = { state: 'HOLDING', hasArmed: true } as const;
+  t.equal(at('ARMED', holding), 'severe', 'it holds by itself');
+  t.equal(at('ARMED', { ...holding, isHoldWanted: true }), 'clear', 'it holds as it was told');
+  t.equal(at('ARMED', { hasArmed: true, isHoldWanted: true }), 'severe', 'told to hold, it stopped');
+  t.equal(at('LATCHED', { ...holding, isHoldWanted: true }, 501), 'bad', 'told to stop, holding is not enough');
   t.equal(at('ARMED', { state: 'ARMED', hasRestarted: true }), 'severe');
   t.equal(at('ARMED', { state: 'SILENT' }), 'fair', 'silence is another cause');
   t.equal(at('LATCHED', { state: 'SILENT' }, 501), 'pending', 'of a silent one nothing is known');
