@@ -32,6 +32,9 @@ const SIGNALS_SHOWN_MAX = 8;
 /** A stream is stale after so many of its usual intervals, and not before STALE_MIN_MS. */
 const STALE_INTERVALS = 5;
 const STALE_MIN_MS = 2000;
+/** Some streams come only when something changes: what was a usual gap before is no silence. */
+const STALE_GAPS = 3;
+const GAP_MEMORY = 0.999;
 /** A stream that was gone for so long is no longer part of the robot. */
 const FORGET_MS = 600_000;
 /** What a stale stream alone is worth: enough for an alarm, not for a high risk. */
@@ -47,6 +50,8 @@ interface Watched {
   lastMs: number;
   lastMonoMs: number;
   intervalMs: number;
+  /** Longest gap of late; it fades with the samples that come. */
+  gapMs: number;
   isReplayed: boolean;
   staleSinceMs: number;
 }
@@ -134,7 +139,7 @@ export class RobotAnalyser {
       const isStale =
         !watched.isReplayed &&
         watched.intervalMs > 0 &&
-        silentMs > Math.max(STALE_MIN_MS, STALE_INTERVALS * watched.intervalMs);
+        silentMs > Math.max(STALE_MIN_MS, STALE_INTERVALS * watched.intervalMs, STALE_GAPS * watched.gapMs);
       if (isStale && silentMs > FORGET_MS) this.#forget(key);
       else if (!isStale) watched.staleSinceMs = Number.NaN;
       else if (Number.isNaN(watched.staleSinceMs)) watched.staleSinceMs = nowMs - silentMs;
@@ -186,6 +191,7 @@ export class RobotAnalyser {
 
   #take(watched: Watched, atMs: number, monoMs: number, values: ArrayLike<number>, isReplayed: boolean): void {
     const stepMs = monoMs - watched.lastMonoMs;
+    if (watched.lastMonoMs > 0) watched.gapMs = Math.max(GAP_MEMORY * watched.gapMs, stepMs);
     if (stepMs > 0 && watched.lastMonoMs > 0)
       watched.intervalMs += (stepMs - watched.intervalMs) / (watched.intervalMs === 0 ? 1 : 20);
     watched.lastMonoMs = monoMs;
@@ -234,6 +240,7 @@ export class RobotAnalyser {
       lastMs: 0,
       lastMonoMs: 0,
       intervalMs: 0,
+      gapMs: 0,
       isReplayed: false,
       staleSinceMs: Number.NaN,
     };
