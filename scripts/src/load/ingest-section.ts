@@ -70,7 +70,7 @@ async function findShare({ options, say, row }: SectionContext, robots: Robots):
     await pause(stepMs, never);
     const { ack, kept } = await robots.report();
     const p95 = ack.quantile(0.95);
-    const isSustained = p95 <= ACK_P99_MS && kept <= Math.max(50, before.kept * 2);
+    const isSustained = p95 <= ACK_P99_MS && kept <= Math.max((options.robots * step) / 2, before.kept * 2);
     seen.push(`${count(options.robots * step)} robots: p95 ${ms(p95)}${isSustained ? '' : ', not sustained'}`);
     say(seen.at(-1) ?? '');
     if (!isSustained) break;
