@@ -1,5 +1,5 @@
 import { outrider } from '@outrider/shared/messages';
-import type { Statement } from 'better-sqlite3';
+import Database, { type Statement } from 'better-sqlite3';
 import type { Db, Meta } from './database.ts';
 import {
   type GapReason,
@@ -100,6 +100,7 @@ export class LaneTable {
   /** Reads the counters from the file again. */
   reload(): void {
     this.#ahead = undefined;
+    this.#repairedFrom = undefined;
     const totals = this.#totals.get();
     this.#records = totals?.records ?? 0;
     this.#bytes = totals?.bytes ?? 0;
@@ -155,6 +156,7 @@ export class LaneTable {
    *
    * @returns `repaired` when rows must be replaced: `repair` does it, in a transaction that is committed before
    * sending.
+   * @throws SqliteError with a corruption code when a repair was written and is damaged again.
    */
   next(afterSeq: number, bytesMax: number): { records: StoredRecord[]; repaired: GapSummary | 'cut' | undefined } {
     const records: StoredRecord[] = [];
@@ -174,6 +176,8 @@ export class LaneTable {
         break;
       }
       if (!this.#isSound(row)) {
+        if (row.seq === this.#repairedFrom)
+          throw new Database.SqliteError('what was written does not come back as it was', 'SQLITE_CORRUPT');
         repaired = lossOf(row, 'checksum');
         return { records, repaired: this.#pendingRepair(row.seq, Math.max(row.seq, row.seq_to), repaired, row.body) };
       }
@@ -209,8 +213,12 @@ export class LaneTable {
   /** A repair that `next` found, to be made once its cursor is closed. */
   #repair: (() => void) | undefined;
 
+  /** First row of the last repair, whose gap must be sound when it is read. */
+  #repairedFrom: number | undefined;
+
   #pendingRepair(first: number, last: number, gap: GapSummary, body?: Uint8Array): GapSummary {
     this.#repair = () => {
+      this.#repairedFrom = first;
       if (body) this.#quarantine.run(this.lane, first - this.#offset, gap.reason, body);
       this.#replace(first, last, gap);
     };

@@ -161,7 +161,7 @@ export const fullDisks: Campaign = {
   async run(plan) {
     const tally: Tally = { resumeMs: [], stepMs: [], lost: 0, gaps: 0, fullAtStart: 0 };
     const done = await runTrials(plan, (seed) => new SmallDisk(seed, tally).run());
-    const worst = (values: readonly number[]): string => Math.max(0, ...values).toFixed(0);
+    const worst = (values: readonly number[]): string => values.reduce((a, b) => Math.max(a, b), 0).toFixed(0);
     const figures =
       `${tally.fullAtStart} full before the start; ${tally.lost} samples lost in ${tally.gaps} gap records, 0 events; ` +
       `writing again at most ${worst(tally.resumeMs)} ms after there was space; longest step of the agent ${worst(tally.stepMs)} ms`;

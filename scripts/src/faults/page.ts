@@ -81,7 +81,7 @@ function rowOf({ campaign, wanted, result }: Ran): string {
 /** Rule of three: what 0 of N leaves. Nothing as simple holds once something has failed. */
 function boundOf(count: number, failed: number): string {
   if (count === 0 || failed > 0) return '–';
-  return `${Number(((100 * 3) / count).toPrecision(2))} %`;
+  return `${Number(Math.min(100, (100 * 3) / count).toPrecision(2))} %`;
 }
 
 function sectionOf({ campaign, seed, wanted, result, seconds }: Ran): string {

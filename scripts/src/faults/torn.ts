@@ -175,7 +175,8 @@ async function flipTrial(seed: number, tally: FlipTally): Promise<void> {
       const lost = written.size - found.size;
       // A journal that is cut short at the damage looks like one that ended there: no gap can tell of that.
       const gaps = LANES.flatMap((lane) => readLane(again, lane).filter(({ kind }) => kind === BODY_GAP));
-      if (lost > 0 && path.endsWith('.db')) must(gaps.length > 0, `${lost} records are lost without a gap`);
+      if (lost > 0 && path.endsWith('.db'))
+        must(gaps.length > 0, `${lost} records are lost without a gap: ${whatIsLeft(again)}`);
       tally.lost += lost;
       if (again.epoch !== epoch) tally.salvaged += 1;
       else if (lost > 0) tally.repaired += 1;
@@ -191,6 +192,9 @@ async function flipTrial(seed: number, tally: FlipTally): Promise<void> {
     removeFolder(image);
   }
 }
+
+const whatIsLeft = (outbox: Outbox): string =>
+  LANES.map((lane) => `${lane} up to ${readLane(outbox, lane).at(-1)?.seq ?? 0} of ${outbox.maxSeq(lane)}`).join(', ');
 
 export const flippedBits: Campaign = {
   id: 'C5b',
