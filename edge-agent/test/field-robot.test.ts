@@ -69,6 +69,7 @@ t.test(
       guardPid = failsafe?.guard_pid;
       return failsafe?.mcu_state === 'STOPPED' && outbox.samples_committed > 100 ? true : undefined;
     });
+    t.match((await status()).health, { state: 'learning', anomaly_score: null, risk_level: 'unknown', signals: [] });
     const serial = (await status()).sources.find(({ source, stream }) => source === 'serial' && stream === null);
     t.match(
       serial,
