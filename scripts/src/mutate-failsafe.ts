@@ -154,7 +154,7 @@ async function main(): Promise<number> {
   await Promise.all(Array.from({ length: Number(values.jobs) }, work));
   const { table, share } = tableOf(fates);
   print(table);
-  if (values.record) writeFileSync(join(ROOT, 'docs', 'mutation.md'), pageOf(table, survivors, share));
+  if (values.record) writeFileSync(join(ROOT, 'docs', 'mutation.md'), pageOf(table, survivors, share, values.slice));
   return share >= KILLED_MIN ? 0 : 1;
 }
 
@@ -180,14 +180,19 @@ function tableOf(fates: ReadonlyMap<string, Record<Fate, number>>): { table: str
   return { table: lines.join('\n'), share };
 }
 
-const pageOf = (table: string, survivors: readonly string[], share: number): string => `# Mutation of the failsafe
+const pageOf = (
+  table: string,
+  survivors: readonly string[],
+  share: number,
+  slice: string,
+): string => `# Mutation of the failsafe
 
 Written by \`npm run mutate -- --record\`. One small fault after another is put into the failsafe's source: comparisons
 shifted and turned round, constants one up and one down, conditions dropped, statements removed. The tests of the file
 must notice. A mutant that survives and is equivalent (nothing could tell it from the original) is listed with the reason
 and counts neither as killed nor as survived.
 
-${machine()}, ${toIso(systemClock.epochMs()).slice(0, 10)}. Goal: ${100 * KILLED_MIN} % killed; reached: **${(100 * share).toFixed(1)} %**.
+${machine()}, ${toIso(systemClock.epochMs()).slice(0, 10)}. Share of the mutants that was run: ${slice}. Goal: ${100 * KILLED_MIN} % killed; reached: **${(100 * share).toFixed(1)} %**.
 
 ${table}
 
