@@ -1,9 +1,9 @@
 import { randomBytes } from 'node:crypto';
-import { mkdirSync, renameSync, writeFileSync } from 'node:fs';
+import { mkdirSync } from 'node:fs';
 import { DomainError, errorMessage } from '@outrider/shared/errors';
 import { deviceName, newId } from '@outrider/shared/ids';
 import { createLogger, type Logger } from '@outrider/shared/log';
-import { aborted, pause, runStages, type Service } from '@outrider/shared/service';
+import { runStages, type Service } from '@outrider/shared/service';
 import type { Sample } from '@outrider/shared/telemetry';
 import { systemClock } from '@outrider/shared/time';
 import { openBoxUpload } from './agent/box-upload.ts';
@@ -11,6 +11,8 @@ import { ClockQuality } from './agent/clock-quality.ts';
 import { FailsafeRecorder } from './agent/failsafe-recorder.ts';
 import { HealthReporter } from './agent/health-reporter.ts';
 import { Mission } from './agent/mission.ts';
+import { writeReady } from './agent/ready-file.ts';
+import { openWhenThereIsRoom, startEarly } from './agent/room.ts';
 import { openRos2Stop, ros2Signals } from './agent/ros2-actuation.ts';
 import { ros2StopMessages } from './agent/ros2-stop.ts';
 import { SampleTap } from './agent/sample-tap.ts';
@@ -18,6 +20,7 @@ import { SerialMonitor } from './agent/serial-monitor.ts';
 import { SourceBoard } from './agent/source-board.ts';
 import { SourceStage } from './agent/source-stage.ts';
 import { SystemdWatch } from './agent/systemd-watch.ts';
+import { untilDone } from './agent/until-done.ts';
 import { agentStatus } from './agent/view.ts';
 import { BlackBoxRecorder } from './blackbox/recorder.ts';
 import { BoxShelf, type BoxView } from './blackbox/shelf.ts';
@@ -27,7 +30,7 @@ import { TrustedKeys } from './commands/trusted-keys.ts';
 import type { AgentConfig } from './config.ts';
 import { CertificateRenewal } from './enroll/enroller.ts';
 import { IdentityStore, type StoredIdentity } from './enroll/identity.ts';
-import { type CommandOutcome, GuardLink } from './guard/guard-link.ts';
+import { type CommandOutcome, GuardLink, type Transition } from './guard/guard-link.ts';
 import { HealthWatch } from './health/health-watch.ts';
 import { createLocalApp, createMetricsApp, type LocalAgent } from './local-api/app.ts';
 import { LocalServer } from './local-api/server.ts';
@@ -39,8 +42,6 @@ import type { Source, SourcePorts } from './sources/source.ts';
 import { type NotifyEnvironment, SystemdNotifier } from './systemd-notify.ts';
 import { Uplink, type UplinkIdentity } from './uplink/uplink.ts';
 import { AGENT_VERSION } from './version.ts';
-
-const DRAINED_CHECK_MS = 100;
 
 export interface RunOptions {
   /** End once all recordings were replayed and everything is acknowledged. */
@@ -64,10 +65,35 @@ export async function runAgent(config: AgentConfig, options: RunOptions, signal:
     boot_id: bootId,
   });
   const startedMonoMs = clock.monotonicMs();
-  const outbox = new Outbox({ ...config.outbox, stateDir: config.stateDir, bootId, log, clock });
+  const guard = config.guard.enabled ? openGuard(config, bootId, log) : undefined;
+  let takeTransitions: (take: (transition: Transition) => Promise<void>) => void = () => {};
+  const taken = new Promise<(transition: Transition) => Promise<void>>((resolve) => {
+    takeTransitions = resolve;
+  });
+  guard?.onTransition(async (transition) => (await taken)(transition));
+  let early: ReturnType<typeof startEarly> | undefined;
+  const { stateDir } = config;
+  const whenRoom = <T>(what: string, open: () => T): Promise<T | undefined> =>
+    openWhenThereIsRoom(what, stateDir, open, log, signal, () => {
+      if (!guard || early) return;
+      early = startEarly(guard);
+      // What cannot be kept is taken all the same: the guard would think that this agent is stuck.
+      let dropped = 0;
+      guard.onSample(() => {
+        dropped += 1;
+        guard.progress(dropped);
+      });
+    });
+  const outbox = await whenRoom('outbox', () => new Outbox({ ...config.outbox, stateDir, bootId, log, clock }));
+  const commandLog = await whenRoom('commands', () => CommandLog.open(stateDir, log));
+  if (!outbox || !commandLog) {
+    outbox?.close();
+    commandLog?.close();
+    await early?.stop();
+    return;
+  }
   const identities = new IdentityStore(config.stateDir);
   const identity = (): StoredIdentity | undefined => usableIdentity(identities, config, log);
-  const guard = config.guard.enabled ? openGuard(config, bootId, log) : undefined;
   const clockQuality = new ClockQuality(clock);
   const mission = new Mission(config.stateDir, log);
   const board = new SourceBoard(outbox, () => clock.monotonicMs());
@@ -103,7 +129,7 @@ export async function runAgent(config: AgentConfig, options: RunOptions, signal:
     commands: new CommandDesk({
       device: config.device,
       keys: new TrustedKeys(identities, () => identity()?.ca),
-      commands: CommandLog.open(config.stateDir, log),
+      commands: commandLog,
       target: guard,
       executor: guard,
       record: (event) => outbox.appendEvent(event),
@@ -175,7 +201,7 @@ export async function runAgent(config: AgentConfig, options: RunOptions, signal:
     serial.observe(sample);
     consumed(sample);
   });
-  guard?.onTransition((transition) => {
+  takeTransitions((transition) => {
     blackbox?.transition(transition);
     return recorder.record(transition);
   });
@@ -238,7 +264,7 @@ export async function runAgent(config: AgentConfig, options: RunOptions, signal:
     ...(blackbox ? [blackbox] : []),
     uplink,
     outbox,
-    ...(guard ? [guard] : []),
+    ...(guard ? [early ?? guard] : []),
   ];
   log.info(
     { version: AGENT_VERSION, config: config.path, sources: config.sources.map(({ type }) => type) },
@@ -368,28 +394,4 @@ function localAgent({ status, guard, config, outbox, tap, mission, shelf }: Loca
     setMissionComm: (comm) => mission.setComm(comm),
     recover: (request): Promise<CommandOutcome> => needGuard().recover({ ...request, local: true }),
   };
-}
-
-/** Ends, and with it the agent, when the recordings are over and the cloud has everything. */
-function untilDone(sources: SourceStage, outbox: Outbox): Service {
-  return {
-    name: 'until-done',
-    run: async (signal) => {
-      await Promise.race([sources.finished, aborted(signal)]);
-      while (!signal.aborted && !outbox.isDrained()) await pause(DRAINED_CHECK_MS, signal);
-    },
-  };
-}
-
-function writeReady(file: string | undefined, config: AgentConfig, bootId: string, port: number | undefined): void {
-  if (file === undefined) return;
-  const ready = {
-    pid: process.pid,
-    robot_id: config.device.robotId,
-    boot_id: bootId,
-    socket: config.localApi.socketPath,
-    metrics_port: port ?? null,
-  };
-  writeFileSync(`${file}.new`, `${JSON.stringify(ready, null, 2)}\n`);
-  renameSync(`${file}.new`, file);
 }
