@@ -248,16 +248,17 @@ async function* messagesOf<Message>(
   { signal }: CallContext,
 ): AsyncGenerator<Message> {
   const source = call.iterator({ destroyOnReturn: false }) as AsyncIterator<Buffer>;
-  let stop: () => void = () => undefined;
-  const stopped = new Promise<never>((_, reject) => {
-    stop = () => reject(callEnded());
-    signal.addEventListener('abort', stop, { once: true });
-  });
-  stopped.catch(() => undefined);
-  if (signal.aborted) stop();
+  let giveUp: () => void = () => undefined;
+  const stop = (): void => giveUp();
+  signal.addEventListener('abort', stop, { once: true });
   try {
     for (;;) {
-      const next = await Promise.race([source.next(), stopped]);
+      if (signal.aborted) throw callEnded();
+      // Not a race with one lasting promise, which would remember every message of a long stream.
+      const next = await new Promise<IteratorResult<Buffer>>((resolve, reject) => {
+        giveUp = () => reject(callEnded());
+        source.next().then(resolve, reject);
+      });
       if (next.done === true) return;
       yield decode(type, next.value);
     }

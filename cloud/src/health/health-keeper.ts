@@ -8,7 +8,7 @@ import {
 import type { HealthVerdict } from '@outrider/shared/health/verdict';
 import type { Logger } from '@outrider/shared/log';
 import { type DecodedBlock, sampleAt } from '@outrider/shared/protocol/block';
-import { aborted, pause, type Service } from '@outrider/shared/service';
+import { pause, type Service } from '@outrider/shared/service';
 import type { Clock } from '@outrider/shared/time';
 import { Counter, Gauge, type Registry } from 'prom-client';
 import type { LaneOutcome } from '../telemetry/ingest-ports.ts';
@@ -110,10 +110,9 @@ export class HealthKeeper implements Service {
   }
 
   async run(signal: AbortSignal): Promise<void> {
-    const stopped = aborted(signal);
     let flushMs = this.#options.clock.monotonicMs();
     while (!signal.aborted) {
-      if (this.#queue.length === 0) await Promise.race([stopped, this.#arrival(), pause(FLUSH_MS, signal)]);
+      if (this.#queue.length === 0) await Promise.race([this.#arrival(), pause(FLUSH_MS, signal)]);
       await this.#turn();
       if (this.#options.clock.monotonicMs() - flushMs >= FLUSH_MS) {
         await this.flush();

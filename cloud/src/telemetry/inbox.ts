@@ -4,7 +4,7 @@ import type { Logger } from '@outrider/shared/log';
 import { outrider } from '@outrider/shared/messages';
 import type { UpChannel } from '@outrider/shared/protocol/topics';
 import { downTopic, upTopic } from '@outrider/shared/protocol/topics';
-import { aborted, Backoff, pause, type Service } from '@outrider/shared/service';
+import { Backoff, pause, type Service } from '@outrider/shared/service';
 import { SAMPLE_FLAGS } from '@outrider/shared/telemetry';
 import type { Clock, MonotonicMs } from '@outrider/shared/time';
 import type { Committer } from './committer.ts';
@@ -84,9 +84,9 @@ export class Inbox implements Service {
 
   /** Stores what arrives until told to stop; what has not been stored then was not acknowledged either. */
   async run(signal: AbortSignal): Promise<void> {
-    const stopped = aborted(signal);
+    signal.addEventListener('abort', () => this.#wake?.(), { once: true });
     while (!signal.aborted) {
-      if (this.#queue.length === 0) await Promise.race([stopped, this.#arrival()]);
+      if (this.#queue.length === 0) await this.#arrival();
       if (this.#queuedBytes < COMMIT_BYTES_MAX) await pause(LINGER_MS, signal);
       if (!signal.aborted) await this.#storeSome(signal);
     }
