@@ -1,8 +1,8 @@
-import { type Classifier, trainBoost } from '@outrider/shared/health/boost';
 import { calibrate } from '@outrider/shared/health/calibrate';
 import { quantileOfSorted, robustScale, sortedFinite } from '@outrider/shared/health/statistics';
-import { finish, fitShape, type StreamModel, scale, transform } from '@outrider/shared/health/stream-model';
-import { learntRow, StreamScorer } from '@outrider/shared/health/stream-scorer';
+import { finish, fitShape, type StreamModel } from '@outrider/shared/health/stream-model';
+import { StreamScorer } from '@outrider/shared/health/stream-scorer';
+import { trainClassifier } from '@outrider/shared/health/supervised';
 import { type AlarmRule, alarmRule } from '@outrider/shared/health/tail';
 import { SignalWindows, type WindowOptions } from '@outrider/shared/health/windows';
 import type { Scored } from './metrics.ts';
@@ -116,15 +116,14 @@ function learned(learning: Learning, withLabels: boolean): ReturnType<Method['le
   const fit = learning.fit.flat().map((window) => window.features);
   const heldOut = learning.calibrate.flat().map((window) => window.features);
   const shape = finish(fitShape(learning.signals, fit, learning.windowMs, heldOut));
-  let classifier: Classifier | undefined;
-  if (withLabels) {
-    const labelled = learning.labelled.flat();
-    const rows = labelled.map((window) => learntRow(scale(transform(window.features, shape.floors), shape)));
-    classifier = trainBoost(
-      rows,
-      labelled.map((window) => window.isFault),
-    );
-  }
+  const labelled = learning.labelled.flat();
+  const classifier = withLabels
+    ? trainClassifier(
+        shape,
+        labelled.map((window) => window.features),
+        labelled.map((window) => window.isFault),
+      )
+    : undefined;
   const model: StreamModel = finish(calibrate(shape, heldOut, learning.perHour, classifier));
   return {
     rule: model.alarm,

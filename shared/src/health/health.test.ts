@@ -1,11 +1,11 @@
 import t from 'tap';
 import type { Sample, StreamLayout } from '../telemetry.ts';
-import { trainBoost } from './boost.ts';
 import { calibrate } from './calibrate.ts';
 import { decodeModel, encodeModel } from './model-codec.ts';
 import { type AnalyserSettings, DEFAULT_ANALYSER, RobotAnalyser, type RobotModel } from './robot-analyser.ts';
-import { finish, fitShape, scale, transform } from './stream-model.ts';
-import { learntRow, StreamScorer } from './stream-scorer.ts';
+import { finish, fitShape } from './stream-model.ts';
+import { StreamScorer } from './stream-scorer.ts';
+import { trainClassifier } from './supervised.ts';
 import { decodeVerdict, encodeVerdict } from './verdict.ts';
 import { SignalWindows } from './windows.ts';
 
@@ -277,8 +277,7 @@ t.test('labels teach what nothing else sees: a fault that is calmer than normal'
   }
   const normal = rows.filter((_, i) => !labels[i]);
   const shape = finish(fitShape(['speed', 'load'], normal.slice(0, 800), 1000));
-  const learn = rows.slice(0, 1500).map((row) => learntRow(scale(transform(row, shape.floors), shape)));
-  const classifier = trainBoost(learn, labels.slice(0, 1500));
+  const classifier = trainClassifier(shape, rows.slice(0, 1500), labels.slice(0, 1500));
   const model = finish(calibrate(shape, normal.slice(1400, 2000), 60, classifier));
   const again = decodeModel(encodeModel(new Map([['s', model]]))).get('s');
   t.ok(again?.classifier);
