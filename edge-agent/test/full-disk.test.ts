@@ -93,7 +93,6 @@ t.test(
     t.match(now?.failsafe, { gate_open: false, phase: 'LATCHED' });
     t.notOk(
       now?.failsafe?.causes.some(({ cause }) => cause === 'agent_stuck'),
-      'the agent was well all the time',
     );
     t.equal(now?.outbox.full, false);
   },
