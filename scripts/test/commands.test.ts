@@ -74,7 +74,6 @@ async function measured(rig: Rig): Promise<number> {
 
 interface Failsafe {
   readonly phase: string;
-  readonly latch_id: number | null;
 }
 
 async function recover(rig: Rig): Promise<void> {
@@ -82,7 +81,8 @@ async function recover(rig: Rig): Promise<void> {
     const { failsafe } = await rig.cloud.client.get<{ failsafe: Failsafe | null }>(`/api/v1/robots/${ROBOT}/health`);
     if (!failsafe) return false;
     if (failsafe.phase === 'ARMED') return true;
-    await say(rig, 'POST', `/api/v1/robots/${ROBOT}/failsafe/recover`, { latch_id: failsafe.latch_id ?? 0 });
+    // At the robot: a mechanical lock is not let go from afar.
+    await rig.stack.edgeCommand('failsafe', 'recover', '--config', rig.robot.configFile).catch(() => '');
     return false;
   });
 }
