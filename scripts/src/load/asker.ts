@@ -112,14 +112,22 @@ export class Asker {
           ? {}
           : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) }),
       };
-      const sent = request(
-        new URL(path, baseUrl),
-        { method: asking.method, agent: this.#agent, headers, timeout: ANSWER_PATIENCE_MS },
-        (reply) => readAll(reply, (text) => done(reply.statusCode ?? 0, () => text)),
-      );
-      sent.on('timeout', () => sent.destroy(new Error(`no answer within ${ANSWER_PATIENCE_MS / 1000} s`)));
-      sent.on('error', (error) => done(0, () => error.message));
-      sent.end(body);
+      const send = (isSecond: boolean): void => {
+        const sent = request(
+          new URL(path, baseUrl),
+          { method: asking.method, agent: this.#agent, headers, timeout: ANSWER_PATIENCE_MS },
+          (reply) => readAll(reply, (text) => done(reply.statusCode ?? 0, () => text)),
+        );
+        sent.on('timeout', () => sent.destroy(new Error(`no answer within ${ANSWER_PATIENCE_MS / 1000} s`)));
+        sent.on('error', (error) => {
+          // The server closed an idle connection in the moment of its use: any client asks again on a new one.
+          const wasIdle = sent.reusedSocket && 'code' in error && error.code === 'ECONNRESET';
+          if (wasIdle && !isSecond) send(true);
+          else done(0, () => error.message);
+        });
+        sent.end(body);
+      };
+      send(false);
     });
   }
 }
