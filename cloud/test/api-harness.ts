@@ -10,6 +10,7 @@ import { runStages } from '@outrider/shared/service';
 import { systemClock } from '@outrider/shared/time';
 import { Registry } from 'prom-client';
 import { openAlerts } from '../src/alert/open-alerts.ts';
+import { describeApi } from '../src/api/api.ts';
 import { HttpServer } from '../src/api/http-server.ts';
 import { type AssembledApi, assembleApi, assembleIdentity, type Identity } from '../src/assemble.ts';
 import type { DeviceBus, PresenceChange, Unsubscribe } from '../src/broker/bus.ts';
@@ -24,6 +25,7 @@ import { type Database, openDatabase } from '../src/storage/database.ts';
 import { PgInstructionStore } from '../src/storage/instruction-store.ts';
 import { openSecretBox } from '../src/storage/secret-box.ts';
 import { openTelemetry, type Telemetry } from '../src/telemetry/open-telemetry.ts';
+import { OpenApiChecker } from './openapi-checker.ts';
 
 /** A small event that the telemetry endpoint takes. */
 export const EVENT = { robot_id: 'RB-1', timestamp: '2026-01-11T05:12:00Z', flags: ['nominal'] };
@@ -109,6 +111,8 @@ export interface Harness {
   readonly certificates: CertificateRegistry;
   readonly telemetry: Telemetry;
   readonly log: string[];
+  /** Every answer of `call` is held to the OpenAPI document here. */
+  readonly contract: OpenApiChecker;
   /** A token of that tenant; a client is made for it. */
   token(tenantId: string, scopes?: readonly Scope[]): Promise<string>;
   /** A request with a token. A body that is no string is sent as JSON. */
@@ -211,6 +215,7 @@ export async function startHarness(
   url = `http://127.0.0.1:${http.port}`;
   const stop = new AbortController();
   const running = runStages([...api.services, http, https], stop.signal, log);
+  const contract = new OpenApiChecker(describeApi(api.app, '0.0.0-test', url));
   let accounts = 0;
   return {
     url,
@@ -226,6 +231,7 @@ export async function startHarness(
     certificates,
     telemetry,
     log: lines,
+    contract,
     async token(tenantId, scopes) {
       await identity.accounts.createTenant(tenantId, tenantId, 'enterprise');
       accounts += 1;
@@ -249,6 +255,11 @@ export async function startHarness(
       const isJson =
         reply.headers.get('content-type')?.includes('json') === true &&
         !reply.headers.get('content-type')?.includes('ndjson');
+      const contentType = reply.headers.get('content-type') ?? '';
+      contract.check({
+        ...{ method, path, status: reply.status, contentType },
+        body: contentType.startsWith('application/json') ? JSON.parse(text) : undefined,
+      });
       return {
         status: reply.status,
         headers: reply.headers,

@@ -348,3 +348,8 @@ t.test('nothing that was secret stands in the log', async (t) => {
   t.notMatch(log, /wia_sk_live_|ocs_|eyJ/, 'no key and no secret');
   t.notMatch(log, /"level":50/, 'and no request failed by our fault');
 });
+
+t.test('every answer of this file was as the OpenAPI document says', async (t) => {
+  t.ok(harness.contract.seen.size > 50, `${harness.contract.seen.size} operations and statuses were seen`);
+  t.same([...harness.contract.problems], []);
+});
