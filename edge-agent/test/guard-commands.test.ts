@@ -74,7 +74,10 @@ t.test('joints move where they are told, and completion is measured', { skip: ri
   t.ok(Math.abs(at() - before) < 0.01, 'nothing moved for what was refused');
 
   const running = move(0.9, {}, { velocityMaxRadps: 0.3 });
-  await until('the motion', () => at() > -0.3);
+  const early = { detail: '' };
+  void running.ended.then(({ detail }) => Object.assign(early, { detail }));
+  await until('the motion', () => at() > -0.3 || early.detail !== '');
+  t.equal(early.detail, '', 'it moves');
   t.match(await move(0).ended, { outcome: 'conflict', detail: new RegExp(running.commandId) }, 'one at a time');
   t.match(await rig.link.cancel(running.commandId, 'op', 'trace'), { outcome: 'done' });
   t.match(await running.ended, { done: false, outcome: 'cancelled', detail: /called off by op/ });
@@ -88,9 +91,9 @@ t.test('joints move where they are told, and completion is measured', { skip: ri
 });
 
 t.test('a hold keeps the robot armed and still until it is released', { skip: rigProblem ?? false }, async (t) => {
-  const { rig, execute, move, at } = await armed(t);
-  const running = move(0.9, {}, { velocityMaxRadps: 0.3 });
-  await until('the motion', () => at() > 0.2 || rig.lastState?.motion !== true);
+  const { rig, execute, move, progress } = await armed(t);
+  const running = move(0.9, { timeoutMs: 60_000 }, { velocityMaxRadps: 0.02 });
+  await until('the motion', () => progress.length > 0);
   const held: CommandOutcome = await execute({ kind: 'hold', timeoutMs: 5000 }).ended;
   t.match(held, { outcome: 'done', detail: /stand still/ });
   t.match(await running.ended, { outcome: 'failed', detail: /told the robot to hold/ });
@@ -113,9 +116,10 @@ t.test(
   'a stop ends a motion with its cause, and a closed gate lets none begin',
   { skip: rigProblem ?? false },
   async (t) => {
-    const { rig, move, at, execute } = await armed(t);
-    const running = move(0.9, {}, { velocityMaxRadps: 0.3 });
-    await until('the motion', () => at() > 0.1);
+    const { rig, move, progress, execute } = await armed(t);
+    // Slower than a motor heats up.
+    const running = move(0.9, { timeoutMs: 60_000 }, { velocityMaxRadps: 0.02 });
+    await until('the motion', () => progress.length > 0);
     rig.control('overheat 3');
     t.match(await running.ended, { done: false, outcome: 'failed', detail: /was stopped: .*thermal_shutdown/ });
     await until('the firmware to stop', () => rig.lastState?.state === 'STOPPED');

@@ -19,7 +19,7 @@ import { JointMotion } from './joint-motion.ts';
 
 const JOINTS_STREAM = 'mcu/joint_state';
 /** A measurement that is older says nothing of where the joints are. */
-const FRESH_MS = 200;
+const FRESH_MS = 500;
 /** Setpoints are sent at most this often, and only when the one before was answered. */
 const SETPOINT_MS = 20;
 const PROGRESS_MS = 250;
