@@ -1,9 +1,8 @@
-import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { pause } from '@outrider/shared/service';
 import t, { type Test } from 'tap';
 import type { SupervisedChild } from '../src/child.ts';
+import { guardPid } from '../src/guard-pid.ts';
 import type { Cloud, Robot, Stack } from '../src/stack.ts';
 import { ENGINES } from './engines.ts';
 import { exportStream, fingerprints, openStack, recording } from './rig.ts';
@@ -140,13 +139,6 @@ const livePid = (pid: number | undefined): number | undefined => {
     return undefined;
   }
 };
-
-/** The guard of this robot, by what the kernel says it was started with. */
-function guardPid(robot: Robot): number | undefined {
-  const lines = execFileSync('ps', ['-eo', 'pid=,args='], { encoding: 'utf8' }).split('\n');
-  const line = lines.find((text) => /\bguard\b/.test(text) && text.includes(join(robot.home, 'edge.yaml')));
-  return line === undefined ? undefined : Number(line.trim().split(' ')[0]);
-}
 
 /** Waits for as many samples as expected, then compares all of them. */
 async function sameInCloud(

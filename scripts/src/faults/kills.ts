@@ -1,4 +1,3 @@
-import { execFileSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -7,6 +6,7 @@ import { errorMessage } from '@outrider/shared/errors';
 import { systemClock } from '@outrider/shared/time';
 import { ENGINES, type EngineKind, type RunningEngines } from '../../test/engines.ts';
 import { exportStream, openStack } from '../../test/rig.ts';
+import { guardPid } from '../guard-pid.ts';
 import type { Cloud, Robot, Stack } from '../stack.ts';
 import { type Campaign, type CampaignPlan, type CampaignResult, type Failure, failTrial, must } from './campaign.ts';
 import { Random } from './random.ts';
@@ -47,13 +47,6 @@ const kill = (pid: number | undefined): boolean => {
     return false;
   }
 };
-
-/** The guard of this robot, by what the kernel says it was started with. */
-function guardPid(robot: Robot): number | undefined {
-  const lines = execFileSync('ps', ['-eo', 'pid=,args='], { encoding: 'utf8' }).split('\n');
-  const line = lines.find((text) => /\bguard\b/.test(text) && text.includes(join(robot.home, 'edge.yaml')));
-  return line === undefined ? undefined : Number(line.trim().split(' ')[0]);
-}
 
 const KILLS: Readonly<Record<string, Deed>> = {
   agent: ({ robot }) => kill(robot.edge.pid),
