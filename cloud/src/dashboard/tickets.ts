@@ -23,8 +23,11 @@ export class LiveTickets {
 
   issue(principal: Principal, secret: string | undefined): { ticket: string; expiresInS: number } {
     const nowMs = this.#clock.monotonicMs();
-    for (const [hash, { untilMs }] of this.#open)
-      if (untilMs <= nowMs || this.#open.size >= OPEN_MAX) this.#open.delete(hash);
+    // Oldest first: the first one that still holds ends the search.
+    for (const [hash, { untilMs }] of this.#open) {
+      if (untilMs > nowMs && this.#open.size < OPEN_MAX) break;
+      this.#open.delete(hash);
+    }
     const ticket = newSecret('tkt_');
     this.#open.set(fingerprint(ticket), { grant: { principal, secret }, untilMs: nowMs + LIFETIME_MS });
     return { ticket, expiresInS: LIFETIME_MS / 1000 };
