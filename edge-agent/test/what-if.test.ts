@@ -107,10 +107,7 @@ t.test('motor temperatures of our own recordings are judged as motors; a stream 
   const torn = drive(() => {}).map((sample, i) => (i >= 250 ? { ...sample, layout: other } : sample));
   const stale = await runWhatIf(silent, { file: await toMcap(join(folder, 'torn.mcap'), torn) });
   t.match(stale.timeline, [{ cause: 'source_stale', why: /^\/joint_states silent for/ }]);
-  t.ok(
-    (stale.stoppedAtS ?? 0) > 5 && (stale.stoppedAtS ?? 0) < 5.3,
-    '200 ms and two looks after its last sample',
-  );
+  t.ok((stale.stoppedAtS ?? 0) > 5 && (stale.stoppedAtS ?? 0) < 5.3, '200 ms and two looks after its last sample');
 });
 
 t.test('a wrong policy or mapping names the option', async (t) => {
