@@ -18,6 +18,7 @@ import {
   telemetryRecord,
 } from './ingest-edge.ts';
 import { type Ground, metric, type Replica } from './ingest-rig.ts';
+import { originSuite } from './origin-suite.ts';
 
 const { BodyKind, Lane } = outrider.v1;
 const { LANE_EVENT, LANE_STATE, LANE_TELEMETRY } = Lane;
@@ -154,6 +155,8 @@ export async function ingestSuite(t: Test, rig: SuiteRig): Promise<void> {
     t.same(values, [1, 3], 'the first content stays');
     t.ok((await metric(rig.replica().metrics, 'outrider_ingest_collisions_total')) >= 2);
   });
+
+  await originSuite(t, () => edge, database, robot.robotPk);
 
   await t.test('poison is quarantined and acknowledged, and its neighbours are stored', async (t) => {
     const epoch = epochOf('poison');

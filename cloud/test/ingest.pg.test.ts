@@ -101,6 +101,7 @@ t.test('PostgreSQL and Mosquitto', { skip }, async (t) => {
     for (const table of [
       'ingest_ahead',
       'ingest_cursor',
+      'ingest_origin',
       'telemetry_block',
       'telemetry_gap',
       'latest_sample',

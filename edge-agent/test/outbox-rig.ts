@@ -1,8 +1,10 @@
+import { join } from 'node:path';
 import { createLogger } from '@outrider/shared/log';
 import { outrider } from '@outrider/shared/messages';
 import { decodeBlock, sampleAt } from '@outrider/shared/protocol/block';
 import type { Sample, StreamLayout } from '@outrider/shared/telemetry';
 import { type Clock, type EpochMs, type MonotonicMs, systemClock } from '@outrider/shared/time';
+import Database from 'better-sqlite3';
 import { Outbox } from '../src/outbox/outbox.ts';
 import type { LaneName, OutboxEvent, StoredRecord } from '../src/outbox/records.ts';
 import { readGap } from '../src/outbox/records.ts';
@@ -103,4 +105,11 @@ export function brokenAt(records: readonly StoredRecord[], first = records[0]?.s
     expected = Math.max(seq, seqTo) + 1;
   }
   return undefined;
+}
+
+/** Changes the file of an outbox that is closed. */
+export function changeFile(stateDir: string, ...statements: string[]): void {
+  const db = new Database(join(stateDir, 'outbox.db'));
+  for (const statement of statements) db.exec(statement);
+  db.close();
 }

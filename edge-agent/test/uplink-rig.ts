@@ -107,6 +107,8 @@ export interface StoredKey {
   readonly seqTo: number;
   readonly kind: outrider.v1.BodyKind;
   readonly body: Uint8Array;
+  /** `epoch/lane/seq` of its first position; empty when this is it. */
+  readonly origin: string;
 }
 
 /** How the cloud of a test behaves. Changed while it runs. */
@@ -294,11 +296,15 @@ export class TestCloud {
       const body = record.body ?? new Uint8Array();
       if (bodyCrc(body) !== record.crc) this.problems.push(`crc of ${lane}/${seq}`);
       const key = `${epoch}/${lane}/${seq}`;
+      const origin = record.origEpoch ? `${record.origEpoch}/${lane}/${record.origSeq}` : '';
       const known = this.records.get(key);
       if (known) {
         this.duplicates += 1;
         if (!Buffer.from(known.body).equals(body)) this.problems.push(`other content under ${key}`);
-      } else this.records.set(key, { epoch, lane, seq, seqTo: record.seqTo ?? 0, kind: record.kind ?? 0, body });
+      } else {
+        const { seqTo, kind } = outrider.v1.Record.create(record);
+        this.records.set(key, { epoch, lane, seq, seqTo, kind, body, origin });
+      }
     }
     if (mute) return;
     const ack = { epoch, lane, upto: this.watermark(epoch, lane), collision: collide ?? false };

@@ -18,7 +18,7 @@ import type { Outbox } from '../src/outbox/outbox.ts';
 import { LANE_NUMBERS } from '../src/outbox/records.ts';
 import { transitionEvents } from '../src/uplink/transitions.ts';
 import { Uplink, type UplinkOptions } from '../src/uplink/uplink.ts';
-import { eventOf, jointLayout, openOutbox, sampleOf, seeded, silentLog } from './outbox-rig.ts';
+import { changeFile, eventOf, jointLayout, openOutbox, sampleOf, seeded, silentLog } from './outbox-rig.ts';
 import { counted, DEVICE, exited, TestAuthority, TestCloud, TestRobot, until, writeRecording } from './uplink-rig.ts';
 
 const { BodyKind } = outrider.v1;
@@ -250,7 +250,36 @@ t.test('one robot, one cloud', async (t) => {
     await outbox.appendEvent(eventOf(904));
     await until('a new epoch', () => outbox.epoch !== before);
     await until('drained', () => outbox.isDrained());
-    t.ok(cloud.lane('event').some(({ epoch }) => epoch === outbox.epoch));
+    const again = cloud.lane('event').filter(({ epoch }) => epoch === outbox.epoch);
+    t.ok(again.length > 0);
+    for (const { origin, body } of again) t.same(cloud.records.get(origin)?.body, body, 'it says where it was');
+  });
+
+  await t.test('what the cloud has of a damaged file comes again with the position that it has it under', async (t) => {
+    cloud.behaviour.mute = true;
+    const { outbox, stop } = await connect(t, { robot });
+    const before = outbox.epoch;
+    for (let n = 0; n < 3; n += 1) await outbox.appendEvent(eventOf(905 + n));
+    for (let i = 0; i < 40; i += 1) outbox.appendSample(sampleOf(jointLayout('salvaged'), i));
+    outbox.flush();
+    const lanes = ['event', 'telemetry'] as const;
+    await until('stored', () =>
+      lanes.every((lane) => cloud.watermark(before, LANE_NUMBERS[lane]) === outbox.maxSeq(lane)),
+    );
+    await stop();
+    changeFile(robot.stateDir, 'ALTER TABLE state RENAME COLUMN body TO bodies');
+    delete cloud.behaviour.mute;
+    const second = await connect(t, { robot });
+    await until('drained', () => second.outbox.isDrained());
+    t.not(second.outbox.epoch, before);
+    for (const lane of lanes) {
+      const again = cloud.lane(lane).filter(({ epoch, origin }) => epoch === second.outbox.epoch && origin !== '');
+      t.ok(again.length >= (lane === 'event' ? 3 : 1));
+      for (const { origin, body } of again) {
+        t.ok(origin.startsWith(before));
+        t.same(cloud.records.get(origin)?.body, body, 'there it is');
+      }
+    }
   });
 
   await t.test(

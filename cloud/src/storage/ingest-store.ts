@@ -1,24 +1,34 @@
+import { outrider } from '@outrider/shared/messages';
 import type { IngestStore, LaneOutcome, LaneWork, StrayBody } from '../telemetry/ingest-ports.ts';
 import type { EventLaneRecord, LaneRecord, TelemetryRecord } from '../telemetry/record.ts';
 import { advance, equalBytes, type LaneCursor, type LaneVerdict } from '../telemetry/watermark.ts';
 import type { Database, Tx } from './database.ts';
 import { addEnergy } from './energy-rows.ts';
 import { type OnInvalidEvent, storeLaneEvents, storeTelemetryEvents } from './ingest-events.ts';
+import { originOf, settleOrigins } from './ingest-origins.ts';
 import {
   insertBlocks,
   insertEvents,
   insertGaps,
   insertQuarantined,
   longestPerStart,
+  type Placed,
   upsertLatest,
   upsertStates,
 } from './ingest-rows.ts';
+
+const { Lane } = outrider.v1;
 
 /** A lane in the middle of a commit. */
 interface OpenLane {
   readonly work: LaneWork;
   readonly verdict: LaneVerdict<LaneRecord>;
+  readonly isResent: boolean;
 }
+
+type LanePlace = Pick<LaneWork, 'robot' | 'epoch' | 'lane'>;
+
+const NO_CURSOR: LaneCursor & { readonly isResent: boolean } = { upto: 0, ahead: [], isResent: false };
 
 const laneKey = (robotPk: number, epoch: string, lane: number): string => `${robotPk}/${epoch}/${lane}`;
 
@@ -37,13 +47,18 @@ export class SqlIngestStore implements IngestStore {
     return await this.#database.transaction(async (tx) => {
       const cursors = await lockCursors(tx, work, nowMs);
       const lanes = work.map((entry): OpenLane => {
-        const cursor = cursors.get(laneKey(entry.robot.robotPk, entry.epoch, entry.lane)) ?? { upto: 0, ahead: [] };
-        return { work: entry, verdict: advance(cursor, entry.records) };
+        const cursor = cursors.get(laneKey(entry.robot.robotPk, entry.epoch, entry.lane)) ?? NO_CURSOR;
+        return { work: entry, verdict: advance(cursor, entry.records), isResent: cursor.isResent };
       });
       const clashes = await compareWithStored(tx, lanes);
-      await storeFresh(tx, lanes, nowMs, this.#onInvalidEvent);
+      const fresh = lanes.flatMap(({ work, verdict, isResent }) =>
+        verdict.fresh.map((record) => ({ ...work, record, isResent })),
+      );
+      const known = await settleOrigins(tx, fresh, nowMs);
+      const unknown = fresh.filter(({ record }) => !known.has(record));
+      await storeFresh(tx, unknown, nowMs, this.#onInvalidEvent);
       await moveCursors(tx, lanes, nowMs);
-      return lanes.map((lane) => outcome(lane, clashes));
+      return lanes.map((lane) => outcome(lane, clashes, known));
     });
   }
 
@@ -62,7 +77,7 @@ export class SqlIngestStore implements IngestStore {
     await this.#database.transaction(async (tx) => {
       const robot = { robotPk, tenantId: '', robotId: '' };
       const cursors = await lockCursors(tx, [{ robot, epoch, lane, records: [] }], nowMs);
-      const cursor = cursors.get(laneKey(robotPk, epoch, lane)) ?? { upto: 0, ahead: [] };
+      const cursor = cursors.get(laneKey(robotPk, epoch, lane)) ?? NO_CURSOR;
       if (cursor.upto >= oldestSeq - 1) return;
       const gap: LaneRecord = {
         kind: 'gap',
@@ -75,27 +90,56 @@ export class SqlIngestStore implements IngestStore {
         fromMs: nowMs,
         toMs: nowMs,
       };
-      const open = { work: { robot, epoch, lane, records: [gap] }, verdict: advance(cursor, [gap]) };
-      await storeFresh(tx, [open], nowMs, this.#onInvalidEvent);
-      await moveCursors(tx, [open], nowMs);
+      const work = { robot, epoch, lane, records: [gap] };
+      await storeFresh(tx, [{ ...work, record: gap }], nowMs, this.#onInvalidEvent);
+      await moveCursors(tx, [{ work, verdict: advance(cursor, [gap]), isResent: false }], nowMs);
     });
   }
 }
 
+/** The lanes of the work, and those that its records were in before: they must not be filled meanwhile. */
+function placesOf(work: readonly LaneWork[]): Map<string, LanePlace & { isResent: boolean }> {
+  const places = new Map<string, LanePlace & { isResent: boolean }>();
+  for (const { robot, epoch, lane, records } of work) {
+    const key = laneKey(robot.robotPk, epoch, lane);
+    if (!places.has(key)) places.set(key, { robot, epoch, lane, isResent: false });
+    for (const record of records) {
+      const origin = originOf(epoch, record);
+      if (!origin) continue;
+      places.set(laneKey(robot.robotPk, origin.epoch, lane), { robot, epoch: origin.epoch, lane, isResent: true });
+    }
+  }
+  return places;
+}
+
 /** Creates and locks the cursor rows, in one order for everybody, so that replicas wait and never deadlock. */
-async function lockCursors(tx: Tx, work: readonly LaneWork[], nowMs: number): Promise<Map<string, LaneCursor>> {
+async function lockCursors(
+  tx: Tx,
+  work: readonly LaneWork[],
+  nowMs: number,
+): Promise<Map<string, LaneCursor & { readonly isResent: boolean }>> {
+  const places = [...placesOf(work).values()];
   const keys = [
-    work.map((entry) => entry.robot.robotPk),
-    work.map((entry) => entry.epoch),
-    work.map((entry) => entry.lane),
+    places.map(({ robot }) => robot.robotPk),
+    places.map(({ epoch }) => epoch),
+    places.map(({ lane }) => lane),
   ];
-  const rows = await tx.query<{ robot_pk: number; epoch: string; lane: number; upto: number; max_seen: number }>(
-    `insert into ingest_cursor (robot_pk, epoch, lane, updated_at)
-     select distinct robot_pk, epoch, lane, to_timestamp($4::float8 / 1000)
-       from unnest($1::int8[], $2::text[], $3::int4[]) as u (robot_pk, epoch, lane) order by robot_pk, epoch, lane
-     on conflict (robot_pk, epoch, lane) do update set updated_at = excluded.updated_at
-     returning robot_pk, epoch, lane, upto, max_seen`,
-    [...keys, nowMs],
+  const rows = await tx.query<{
+    robot_pk: number;
+    epoch: string;
+    lane: number;
+    upto: number;
+    max_seen: number;
+    is_resent: boolean;
+  }>(
+    `insert into ingest_cursor (robot_pk, epoch, lane, is_resent, updated_at)
+     select robot_pk, epoch, lane, is_resent = 1, to_timestamp($5::float8 / 1000)
+       from unnest($1::int8[], $2::text[], $3::int4[], $4::int4[]) as u (robot_pk, epoch, lane, is_resent)
+      order by robot_pk, epoch, lane
+     on conflict (robot_pk, epoch, lane) do update
+        set updated_at = excluded.updated_at, is_resent = ingest_cursor.is_resent or excluded.is_resent
+     returning robot_pk, epoch, lane, upto, max_seen, is_resent`,
+    [...keys, places.map(({ isResent }) => (isResent ? 1 : 0)), nowMs],
   );
   const ahead = new Map<string, { from: number; to: number; hash: Uint8Array }[]>();
   if (rows.some((row) => row.max_seen > row.upto)) {
@@ -122,7 +166,7 @@ async function lockCursors(tx: Tx, work: readonly LaneWork[], nowMs: number): Pr
   return new Map(
     rows.map((row) => {
       const key = laneKey(row.robot_pk, row.epoch, row.lane);
-      return [key, { upto: row.upto, ahead: ahead.get(key) ?? [] }];
+      return [key, { upto: row.upto, ahead: ahead.get(key) ?? [], isResent: row.is_resent }];
     }),
   );
 }
@@ -130,9 +174,9 @@ async function lockCursors(tx: Tx, work: readonly LaneWork[], nowMs: number): Pr
 /** Records that the watermark has passed and whose stored content is another one. */
 async function compareWithStored(tx: Tx, lanes: readonly OpenLane[]): Promise<Set<LaneRecord>> {
   const clashes = new Set<LaneRecord>();
-  for (const [kind, table] of [
-    ['telemetry', 'telemetry_block'],
-    ['event', 'robot_event'],
+  for (const [kind, table, lane] of [
+    ['telemetry', 'telemetry_block', Lane.LANE_TELEMETRY],
+    ['event', 'robot_event', Lane.LANE_EVENT],
   ] as const) {
     const passed = lanes.flatMap(({ work, verdict }) =>
       verdict.passed
@@ -141,13 +185,16 @@ async function compareWithStored(tx: Tx, lanes: readonly OpenLane[]): Promise<Se
     );
     if (passed.length === 0) continue;
     const rows = await tx.query<{ robot_pk: number; epoch: string; seq: number; content_hash: Uint8Array }>(
-      `select t.robot_pk, t.epoch, t.seq, t.content_hash
-         from ${table} t join unnest($1::int8[], $2::text[], $3::int8[]) as u (robot_pk, epoch, seq)
-        using (robot_pk, epoch, seq)`,
+      `with u as (select * from unnest($1::int8[], $2::text[], $3::int8[]) as u (robot_pk, epoch, seq))
+       select t.robot_pk, t.epoch, t.seq, t.content_hash from ${table} t join u using (robot_pk, epoch, seq)
+       union all
+       select o.robot_pk, o.epoch, o.seq, o.content_hash
+         from ingest_origin o join u using (robot_pk, epoch, seq) where o.lane = $4`,
       [
         passed.map((entry) => entry.robotPk),
         passed.map((entry) => entry.epoch),
         passed.map((entry) => entry.record.seq),
+        lane,
       ],
     );
     const stored = new Map(rows.map((row) => [laneKey(row.robot_pk, row.epoch, row.seq), row.content_hash]));
@@ -161,11 +208,10 @@ async function compareWithStored(tx: Tx, lanes: readonly OpenLane[]): Promise<Se
 
 async function storeFresh(
   tx: Tx,
-  lanes: readonly OpenLane[],
+  fresh: readonly Placed<LaneRecord>[],
   nowMs: number,
   onInvalidEvent: OnInvalidEvent,
 ): Promise<void> {
-  const fresh = lanes.flatMap(({ work, verdict }) => verdict.fresh.map((record) => ({ ...work, record })));
   const ofKind = <K extends LaneRecord['kind']>(kind: K) =>
     fresh.filter(
       (entry): entry is typeof entry & { record: Extract<LaneRecord, { kind: K }> } => entry.record.kind === kind,
@@ -242,7 +288,13 @@ async function moveCursors(tx: Tx, lanes: readonly OpenLane[], nowMs: number): P
   );
 }
 
-function outcome({ work, verdict }: OpenLane, clashes: ReadonlySet<LaneRecord>): LaneOutcome {
+function outcome(
+  { work, verdict }: OpenLane,
+  clashes: ReadonlySet<LaneRecord>,
+  known: ReadonlySet<LaneRecord>,
+): LaneOutcome {
+  const stored = verdict.fresh.filter((record) => !known.has(record));
+  const again = verdict.duplicates.length + verdict.fresh.length - stored.length;
   const passed = verdict.passed.filter((record) => clashes.has(record));
   const colliding = [...verdict.collisions, ...passed];
   const firstCollision = colliding.reduce((min, record) => Math.min(min, record.seq), Number.POSITIVE_INFINITY);
@@ -252,8 +304,8 @@ function outcome({ work, verdict }: OpenLane, clashes: ReadonlySet<LaneRecord>):
     lane: work.lane,
     upto: Math.min(verdict.upto, firstCollision - 1),
     collision: colliding.length > 0,
-    stored: verdict.fresh,
-    duplicates: verdict.duplicates.length + verdict.passed.length - passed.length,
+    stored,
+    duplicates: again + verdict.passed.length - passed.length,
     collisions: colliding.length,
     deferred: verdict.deferred.length,
   };

@@ -9,6 +9,7 @@ const DAY_MS = 86_400_000;
 const AGED_TABLES = [
   ['telemetry_gap', 'ingested_at'],
   ['quarantine', 'received_at'],
+  ['ingest_origin', 'ingested_at'],
   ['robot_energy_hour', 'hour'],
 ] as const;
 

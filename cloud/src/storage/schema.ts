@@ -195,6 +195,8 @@ export const ingestCursor = pgTable(
     upto: bigint('upto', { mode: 'number' }).notNull().default(0),
     /** Highest position stored. */
     maxSeen: bigint('max_seen', { mode: 'number' }).notNull().default(0),
+    /** Records of this epoch have come under a later one. */
+    isResent: boolean('is_resent').notNull().default(false),
     updatedAt: at('updated_at').notNull().defaultNow(),
   },
   (table) => [primaryKey({ columns: [table.robotPk, table.epoch, table.lane] })],

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { errorMessage } from '@outrider/shared/errors';
 import { outrider } from '@outrider/shared/messages';
 import { type DecodedBlock, decodeBlock } from '@outrider/shared/protocol/block';
-import { bodyCrc } from '@outrider/shared/protocol/codec';
+import { bodyCrc, isEpoch } from '@outrider/shared/protocol/codec';
 import { type BlockSpan, blockSpan, saneTimeOr } from './recorded-time.ts';
 import { jsonProblem, textProblem } from './storable.ts';
 import type { Positioned } from './watermark.ts';
@@ -14,8 +14,16 @@ export const HASH_BYTES = 16;
 const NO_HASH = new Uint8Array(0);
 const KEY_CHARACTERS_MAX = 256;
 
+/** A position under an epoch that has ended. */
+export interface Origin {
+  readonly epoch: string;
+  readonly seq: number;
+}
+
 interface RecordBase extends Positioned {
   readonly bootId: string;
+  /** Where the record was first, as its robot says. */
+  readonly origin?: Origin;
 }
 
 export interface TelemetryRecord extends RecordBase {
@@ -67,7 +75,9 @@ export function readRecord(
   const seq = wire.seq ?? 0;
   if (!Number.isSafeInteger(seq) || seq < 1) return undefined;
   const body = wire.body ?? NO_HASH;
+  const origin = readOrigin(wire);
   const position = {
+    ...(origin && { origin }),
     seq,
     seqTo: seq,
     hash: createHash('sha256').update(body).digest().subarray(0, HASH_BYTES),
@@ -79,6 +89,13 @@ export function readRecord(
   } catch (error) {
     return { ...position, kind: 'poison', reason: errorMessage(error).slice(0, KEY_CHARACTERS_MAX), body };
   }
+}
+
+/** A claim that makes no sense is none: the record is good without it. */
+function readOrigin(wire: outrider.v1.Record.$Properties): Origin | undefined {
+  const epoch = wire.origEpoch ?? '';
+  const seq = wire.origSeq ?? 0;
+  return isEpoch(epoch) && Number.isSafeInteger(seq) && seq >= 1 ? { epoch, seq } : undefined;
 }
 
 function readBody(

@@ -84,7 +84,7 @@ export function openDatabase(stateDir: string, sizeMaxBytes: number): OpenedData
     if (meta.get('epoch') === undefined) {
       meta.set('epoch', newEpoch());
       sealIdentity(meta);
-    } else if (meta.get(IDENTITY_SEAL) !== identityCrc(meta))
+    } else if (!isIdentitySound(meta))
       throw new Database.SqliteError('the epoch or an offset is not what was written', 'SQLITE_CORRUPT');
     meta.set('clean', '0');
     return { db, isNew, stoppedUncleanly };
@@ -98,6 +98,9 @@ export function openDatabase(stateDir: string, sizeMaxBytes: number): OpenedData
 export function sealIdentity(meta: Meta): void {
   meta.set(IDENTITY_SEAL, identityCrc(meta));
 }
+
+/** Whether the epoch and the offsets are what was written. */
+export const isIdentitySound = (meta: Meta): boolean => meta.get(IDENTITY_SEAL) === identityCrc(meta);
 
 function identityCrc(meta: Meta): string {
   const facts = ['epoch', ...LANES.map((lane) => `offset.${lane}`)].map((key) => meta.get(key) ?? '');

@@ -1,14 +1,16 @@
 import { outrider } from '@outrider/shared/messages';
 import Database, { type Statement } from 'better-sqlite3';
 import type { Db, Meta } from './database.ts';
+import { Origins } from './origins.ts';
 import {
-  type GapReason,
   type GapSummary,
   gapRecord,
   isSoundRow,
   joinGaps,
   type LaneName,
+  lossOf,
   type NewRecord,
+  type Origin,
   readGap,
   rowCrc,
   type StoredRecord,
@@ -47,6 +49,7 @@ export class LaneTable {
   readonly lane: LaneName;
   readonly #meta: Meta;
   readonly #bootId: string;
+  readonly #origins: Origins;
   readonly #insert: Statement<[number, number, number, string, number, number, number, number, Uint8Array]>;
   readonly #append: Statement<unknown[]>;
   readonly #appendMany: Statement<unknown[]>;
@@ -70,6 +73,7 @@ export class LaneTable {
     this.lane = lane;
     this.#meta = meta;
     this.#bootId = bootId;
+    this.#origins = new Origins(meta, lane);
     const columns = 'seq_to, crc, boot_id, kind, samples, from_ms, to_ms, body';
     const totals = 'COUNT(*) AS records, SUM(LENGTH(body)) AS bytes, SUM(samples) AS samples';
     this.#insert = db.prepare(`INSERT INTO ${lane} (seq, ${columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`);
@@ -107,6 +111,7 @@ export class LaneTable {
     this.#samples = totals?.samples ?? 0;
     this.#maxRow = this.#highest.get()?.seq ?? 0;
     this.#offset = this.#meta.getNumber(`offset.${this.lane}`);
+    this.#origins.reload();
   }
 
   get maxSeq(): number {
@@ -128,9 +133,14 @@ export class LaneTable {
     };
   }
 
-  /** Appends at the end. */
-  append(record: NewRecord, bootId = this.#bootId): void {
+  /** Appends a record of an earlier file at the end. Call `saveOrigins` after the last. */
+  append(record: NewRecord, bootId: string, origin: Origin | undefined): void {
     this.#insertRows(this.#append, [record], 0, 1, bootId);
+    if (origin) this.#origins.add(this.#maxRow, origin);
+  }
+
+  saveOrigins(): void {
+    this.#origins.save();
   }
 
   /** Appends at the end, in this order. */
@@ -291,11 +301,12 @@ export class LaneTable {
     return gap;
   }
 
-  /** Lets positions start again at 1 with the oldest record, for a new epoch. */
-  renumber(): void {
+  /** Lets positions start again at 1 with the oldest record, because an epoch ends. */
+  renumber(endedEpoch: string): void {
     this.#ahead = undefined;
-    const oldest = this.#oldest.get();
-    this.#offset = oldest ? oldest.seq - 1 : this.#maxRow;
+    const before = (this.#oldest.get()?.seq ?? this.#maxRow + 1) - 1;
+    this.#origins.endEpoch(endedEpoch, this.#offset, before + 1, this.#maxRow);
+    this.#offset = before;
     this.#meta.set(`offset.${this.lane}`, this.#offset);
   }
 
@@ -365,7 +376,9 @@ export class LaneTable {
   }
 
   #toRecord(row: StoredRow): StoredRecord {
+    const origin = row.kind === BODY_GAP ? undefined : this.#origins.of(row.seq);
     return {
+      ...(origin && { origin }),
       seq: row.seq - this.#offset,
       seqTo: row.seq_to === 0 ? 0 : row.seq_to - this.#offset,
       // Of the body alone, as it was when it was written: the row's own has been checked.
@@ -384,11 +397,4 @@ export class LaneTable {
     this.#bytes += bytes;
     this.#samples += samples;
   }
-}
-
-/** What goes with a row. Its fields may be damaged too: what is no number counts as not known. */
-function lossOf(row: Pick<StoredRow, 'samples' | 'from_ms' | 'to_ms'>, reason: GapReason): GapSummary {
-  const known = (value: unknown): number => (typeof value === 'number' && Number.isFinite(value) ? value : 0);
-  const samples = Number.isSafeInteger(row.samples) && row.samples >= 0 ? row.samples : 0;
-  return { reason, records: 1, samples, fromMs: known(row.from_ms), toMs: known(row.to_ms) };
 }

@@ -53,6 +53,14 @@ export interface StoredRecord extends NewRecord {
   /** Last position that a gap covers; 0 for everything else. */
   readonly seqTo: number;
   readonly bootId: string;
+  /** Its first position, when that was under another epoch. */
+  readonly origin?: Origin;
+}
+
+/** A position under an epoch that has ended. */
+export interface Origin {
+  readonly epoch: string;
+  readonly seq: number;
 }
 
 /** Why a gap is there. */
@@ -140,4 +148,11 @@ export const rowCrc = (row: Omit<StoredRow, 'crc' | 'body'>, crcOfBody: number):
 export function isSoundRow(row: StoredRow, lane: LaneName): boolean {
   const kindFits = row.kind === BodyKind.BODY_GAP ? row.seq_to >= row.seq : row.kind === LANE_BODY_KINDS[lane];
   return kindFits && Buffer.isBuffer(row.body) && row.crc === rowCrc(row, bodyCrc(row.body));
+}
+
+/** What goes with a row. Its fields may be damaged too: what is no number counts as not known. */
+export function lossOf(row: Pick<StoredRow, 'samples' | 'from_ms' | 'to_ms'>, reason: GapReason): GapSummary {
+  const known = (value: unknown): number => (typeof value === 'number' && Number.isFinite(value) ? value : 0);
+  const samples = Number.isSafeInteger(row.samples) && row.samples >= 0 ? row.samples : 0;
+  return { reason, records: 1, samples, fromMs: known(row.from_ms), toMs: known(row.to_ms) };
 }

@@ -3,30 +3,32 @@ import type { Logger } from '@outrider/shared/log';
 import { outrider } from '@outrider/shared/messages';
 import { bodyCrc } from '@outrider/shared/protocol/codec';
 import Database from 'better-sqlite3';
-import type { Db, Meta } from './database.ts';
+import { type Db, isIdentitySound, Meta, type RecentEvents } from './database.ts';
 import type { LaneTable } from './lane-table.ts';
-import { isSoundRow, type LaneName, type NewRecord, readGap, type StoredRow } from './records.ts';
+import { Origins } from './origins.ts';
+import { isSoundRow, type LaneName, type NewRecord, type Origin, readGap, type StoredRow } from './records.ts';
 
-const { BODY_GAP } = outrider.v1.BodyKind;
+const { BODY_EVENT, BODY_GAP } = outrider.v1.BodyKind;
 /** Nobody else has the damaged file; if somebody has, waiting would only make the agent look stuck. */
 const LOCK_TIMEOUT_MS = 100;
 /** Facts that stay true when the rows move into a new database. */
 const META_TO_KEEP = /^position\./;
 
+/** The new database, where the copies go. */
+interface Target {
+  readonly meta: Meta;
+  readonly lanes: Readonly<Record<LaneName, LaneTable>>;
+  readonly recent: RecentEvents;
+}
+
 /**
  * Copies what can still be read, and whose CRC is right, from a damaged database into a new one. What cannot be
  * read becomes a gap, so that the loss shows.
  *
- * The copies are new records of a new epoch. A record that the cloud had stored, but whose acknowledgement had not
- * arrived, is therefore stored twice: better than losing the others.
+ * The copies are records of a new epoch that say where they were: the cloud may have stored some whose acknowledgement
+ * had not arrived.
  */
-export function salvage(
-  path: string,
-  db: Db,
-  meta: Meta,
-  lanes: Readonly<Record<LaneName, LaneTable>>,
-  log: Logger,
-): void {
+export function salvage(path: string, db: Db, { meta, lanes, recent }: Target, log: Logger): void {
   let damaged: Db | undefined;
   try {
     damaged = new Database(path, { timeout: LOCK_TIMEOUT_MS });
@@ -37,7 +39,9 @@ export function salvage(
   }
   for (const lane of Object.values(lanes)) {
     const source = damaged;
-    const counts = db.transaction(() => (source ? salvageLane(source, lane) : { kept: 0, lost: 0, whole: false }))();
+    const counts = db.transaction(() =>
+      source ? salvageLane(source, lane, recent) : { kept: 0, lost: 0, whole: false },
+    )();
     log.warn({ lane: lane.lane, ...counts }, 'outbox.salvaged');
   }
   damaged?.close();
@@ -48,7 +52,13 @@ function salvageMeta(damaged: Db, meta: Meta): void {
     if (META_TO_KEEP.test(key)) meta.set(key, value);
 }
 
-function salvageLane(damaged: Db, lane: LaneTable): { kept: number; lost: number; whole: boolean } {
+function salvageLane(
+  damaged: Db,
+  lane: LaneTable,
+  recent: RecentEvents,
+): { kept: number; lost: number; whole: boolean } {
+  const originOf = originsIn(damaged, lane.lane);
+  const eventIds: string[] = [];
   let kept = 0;
   let lost = 0;
   let expected: number | undefined;
@@ -62,7 +72,8 @@ function salvageLane(damaged: Db, lane: LaneTable): { kept: number; lost: number
     if (!isSoundRow(row, lane.lane)) hole(1);
     else if (row.kind === BODY_GAP) lane.appendGap(readGap(row.body));
     else {
-      lane.append(asRecord(row), row.boot_id);
+      lane.append(asRecord(row), row.boot_id, originOf(row.seq));
+      if (row.kind === BODY_EVENT) eventIds.push(outrider.v1.EventRecord.decode(row.body).eventId);
       kept += 1;
     }
   };
@@ -79,6 +90,9 @@ function salvageLane(damaged: Db, lane: LaneTable): { kept: number; lost: number
   else if (highest >= (expected ?? highest + 1)) hole(highest - (expected ?? 0) + 1);
   // Nobody knows how many there were: a gap of 0 records says that there may have been some.
   if (!whole && lost === 0) hole(0);
+  lane.saveOrigins();
+  // Only of what is there: an event that the damage has taken may still be reported again.
+  if (eventIds.length > 0) recent.add(eventIds);
   return { kept, lost, whole };
 }
 
@@ -90,6 +104,20 @@ function readUntilDamage(damaged: Db, lane: LaneName, order: 'ASC' | 'DESC', tak
     return true;
   } catch (error) {
     if (error instanceof Database.SqliteError) return false;
+    throw error;
+  }
+}
+
+/** Where rows of the damaged database were, as far as it still says so for certain. */
+function originsIn(damaged: Db, lane: LaneName): (row: number) => Origin | undefined {
+  try {
+    const meta = new Meta(damaged);
+    const earlier = new Origins(meta, lane);
+    const epoch = isIdentitySound(meta) ? meta.get('epoch') : undefined;
+    const offset = meta.getNumber(`offset.${lane}`);
+    return (row) => earlier.of(row) ?? (epoch && row > offset ? { epoch, seq: row - offset } : undefined);
+  } catch (error) {
+    if (error instanceof Database.SqliteError) return () => undefined;
     throw error;
   }
 }

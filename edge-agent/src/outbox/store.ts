@@ -133,9 +133,11 @@ export class Store {
     const { epoch: oldEpoch, db } = this.#opened;
     const epoch = newEpoch();
     const written = this.write(() => {
+      // Asked here: when damaged files are replaced on the way, another epoch ends.
+      const ended = this.meta.get('epoch') ?? '';
       this.meta.set('epoch', epoch);
       for (const lane of LANES) {
-        this.lanes[lane].renumber();
+        this.lanes[lane].renumber(ended);
         this.meta.set(`sent.${lane}`, 0);
       }
       sealIdentity(this.meta);
@@ -186,7 +188,7 @@ export class Store {
     try {
       const { db, isNew, stoppedUncleanly } = openDatabase(this.#stateDir, this.#sizeMaxBytes);
       const opened = this.#attachOrClose(db);
-      if (damaged) salvage(damaged, db, opened.meta, opened.lanes, this.#log);
+      if (damaged) salvage(damaged, db, opened, this.#log);
       this.#log.info({ epoch: opened.epoch, new: isNew, stopped_uncleanly: stoppedUncleanly }, 'outbox.opened');
       return opened;
     } catch (error) {

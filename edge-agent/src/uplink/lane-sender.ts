@@ -10,6 +10,7 @@ const { UplinkBatch } = outrider.v1;
 /** Room for what a batch adds to its records' bodies. */
 const ENVELOPE_BYTES = 512;
 const RECORD_BYTES = 64;
+const ORIGIN_BYTES = 32;
 /** Used again for each batch: a new one would double and copy its buffer a dozen times on the way to a batch's size. */
 let batchWriter = UplinkBatch.encode({});
 
@@ -133,7 +134,10 @@ export class LaneSender {
       protocolVersion: PROTOCOL_VERSION,
       epoch: this.#outbox.epoch,
       lane: LANE_NUMBERS[this.lane],
-      records: records.map(({ seq, seqTo, crc, bootId, kind, body }) => ({ seq, seqTo, crc, bootId, kind, body })),
+      records: records.map(({ seq, seqTo, crc, bootId, kind, body, origin }) => ({
+        ...{ seq, seqTo, crc, bootId, kind, body },
+        ...(origin && { origEpoch: origin.epoch, origSeq: origin.seq }),
+      })),
     };
     try {
       return UplinkBatch.encode(batch, batchWriter).finish();
@@ -149,7 +153,7 @@ export class LaneSender {
 function cut(records: readonly StoredRecord[], bytesMax: number): readonly StoredRecord[] {
   let bytes = ENVELOPE_BYTES;
   const end = records.findIndex((record) => {
-    bytes += record.body.length + RECORD_BYTES;
+    bytes += record.body.length + RECORD_BYTES + (record.origin ? ORIGIN_BYTES : 0);
     return bytes > bytesMax;
   });
   return end === -1 ? records : records.slice(0, Math.max(1, end));

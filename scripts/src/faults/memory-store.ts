@@ -7,18 +7,25 @@ interface StoredLane {
   upto: number;
   ahead: LaneCursor['ahead'];
   readonly records: Map<number, LaneRecord>;
+  /** Positions of records that are stored under another epoch. */
+  readonly elsewhere: Map<number, LaneRecord>;
 }
 
 const laneKey = (epoch: string, lane: number): string => `${epoch}/${lane}`;
 
 /**
  * The storage port of the ingest in memory, around the real decision about positions. What it does beyond that
- * decision is what the SQL adapter does: the first content of a position stays, a longer gap replaces a shorter one.
+ * decision is what the SQL adapter does: the first content of a position stays, a longer gap replaces a shorter one, and
+ * what is stored under an earlier epoch is not stored again.
  */
 export class MemoryStore implements IngestStore {
   readonly lanes = new Map<string, StoredLane>();
   readonly strays: StrayBody[] = [];
+  /** Contents that are stored, by the positions that they have and had first. */
+  readonly #contents = new Set<string>();
   collisions = 0;
+  /** Records that were known by the position that they had first. */
+  recognized = 0;
   /** Positions that were given to storage a second time. */
   storedTwice = 0;
 
@@ -58,7 +65,7 @@ export class MemoryStore implements IngestStore {
     const key = laneKey(epoch, lane);
     let stored = this.lanes.get(key);
     if (!stored) {
-      stored = { upto: 0, ahead: [], records: new Map() };
+      stored = { upto: 0, ahead: [], records: new Map(), elsewhere: new Map() };
       this.lanes.set(key, stored);
     }
     return stored;
@@ -73,14 +80,28 @@ export class MemoryStore implements IngestStore {
     return undefined;
   }
 
+  #recognize(epoch: string, lane: number, record: LaneRecord): boolean {
+    if (record.kind !== 'telemetry' && record.kind !== 'event') return false;
+    const positions = [{ epoch, seq: record.seq }, ...(record.origin ? [record.origin] : [])];
+    const keys = positions.map(
+      (at) => `${laneKey(at.epoch, lane)}/${at.seq}/${Buffer.from(record.hash).toString('hex')}`,
+    );
+    const isKnown = keys.some((key) => this.#contents.has(key));
+    for (const key of keys) this.#contents.add(key);
+    if (isKnown) this.recognized += 1;
+    return isKnown;
+  }
+
   #commitLane({ robot, epoch, lane, records }: LaneWork): LaneOutcome {
     const stored = this.lane(epoch, lane);
     const verdict = advance({ upto: stored.upto, ahead: stored.ahead }, records);
     const clashes = verdict.passed.filter((record) => {
-      const known = stored.records.get(record.seq);
+      const known = stored.records.get(record.seq) ?? stored.elsewhere.get(record.seq);
       return known && known.kind === record.kind && record.kind !== 'gap' && !equalBytes(known.hash, record.hash);
     });
-    for (const record of verdict.fresh) {
+    const fresh = verdict.fresh.filter((record) => !this.#recognize(epoch, lane, record));
+    for (const record of verdict.fresh) if (!fresh.includes(record)) stored.elsewhere.set(record.seq, record);
+    for (const record of fresh) {
       const known = stored.records.get(record.seq);
       if (!known) stored.records.set(record.seq, record);
       else if (known.kind === 'gap' && record.kind === 'gap') {
@@ -101,8 +122,9 @@ export class MemoryStore implements IngestStore {
       lane,
       upto: Math.min(verdict.upto, first - 1),
       collision: colliding.length > 0,
-      stored: verdict.fresh,
-      duplicates: verdict.duplicates.length + verdict.passed.length - clashes.length,
+      stored: fresh,
+      duplicates:
+        verdict.duplicates.length + verdict.fresh.length - fresh.length + verdict.passed.length - clashes.length,
       collisions: colliding.length,
       deferred: verdict.deferred.length,
     };
