@@ -46,8 +46,8 @@ export function samples(stream: string, count: number, fromMs: number, value = 0
 export function record(seq: number, kind: outrider.v1.BodyKind, body: Uint8Array, seqTo = 0): WireRecord {
   return { seq, seqTo, kind, body, crc: bodyCrc(body), bootId: 'b00t' };
 }
-export const telemetryRecord = (seq: number, list: readonly Sample[]): WireRecord =>
-  record(seq, BodyKind.BODY_TELEMETRY, encodeBlock(list));
+export const telemetryRecord = (seq: number, list: readonly Sample[], thinnedFrom = 0): WireRecord =>
+  record(seq, BodyKind.BODY_TELEMETRY, encodeBlock(list, thinnedFrom));
 export const eventRecord = (seq: number, event: outrider.v1.EventRecord.$Properties): WireRecord =>
   record(seq, BodyKind.BODY_EVENT, EventRecord.encode(event).finish());
 export const stateRecord = (seq: number, state: outrider.v1.StateRecord.$Properties): WireRecord =>

@@ -75,6 +75,7 @@ export async function ingestSuite(t: Test, rig: SuiteRig): Promise<void> {
         stream: '/old',
         kind: 'joint_state',
         samples: 105,
+        thinned: 0,
         blocks: 2,
         firstAt: RECORDED_2019,
         lastAt: RECORDED_2019 + 1040,
@@ -97,6 +98,17 @@ export async function ingestSuite(t: Test, rig: SuiteRig): Promise<void> {
     t.match(edge.acks.at(-1), { epoch, upto: 3, collision: false });
     t.equal((await counted('/twice'))?.samples, 30);
     t.ok((await metric(rig.replica().metrics, 'outrider_ingest_duplicates_total')) >= 2);
+  });
+
+  await t.test('samples that a robot thinned out of its blocks are counted beside those that it sent', async (t) => {
+    const epoch = epochOf('thinned');
+    await edge.send(epoch, LANE_TELEMETRY, [
+      telemetryRecord(1, samples('/thinned', 12, RECORDED_2019), 100),
+      telemetryRecord(2, samples('/thinned', 10, RECORDED_2019 + 1000)),
+      telemetryRecord(3, samples('/thinned', 9, RECORDED_2019 + 2000), 59),
+    ]);
+    await edge.acknowledged(epoch, LANE_TELEMETRY, 3);
+    t.match(await counted('/thinned'), { samples: 31, thinned: 138, blocks: 3 });
   });
 
   await t.test(

@@ -46,14 +46,14 @@ export async function insertBlocks(
   const bodies = pack(rows.map(({ record }) => record.body));
   await tx.query(
     `insert into telemetry_block (robot_pk, epoch, seq, recorded_at, recorded_until, ingested_at, stream, kind, boot_id,
-                                  sample_count, content_hash, body)
+                                  sample_count, content_hash, body, thinned_count)
      select robot_pk, epoch, seq, to_timestamp(first_ms / 1000), to_timestamp(last_ms / 1000),
             to_timestamp($14::float8 / 1000), stream, kind, boot_id, sample_count,
-            substr($11::bytea, (position - 1)::int4 * ${HASH_BYTES} + 1, ${HASH_BYTES}), substr($12::bytea, start, length)
+            substr($11::bytea, (position - 1)::int4 * ${HASH_BYTES} + 1, ${HASH_BYTES}), substr($12::bytea, start, length), thinned_count
        from unnest($1::int8[], $2::text[], $3::int8[], $4::float8[], $5::float8[], $6::text[], $7::text[], $8::text[],
-                   $9::int4[], $10::int4[], $13::int4[])
+                   $9::int4[], $10::int4[], $13::int4[], $15::int4[])
             with ordinality as u (robot_pk, epoch, seq, first_ms, last_ms, stream, kind, boot_id, sample_count, start,
-                                  length, position)
+                                  length, thinned_count, position)
      on conflict do nothing`,
     [
       rows.map(({ robot }) => robot.robotPk),
@@ -70,6 +70,7 @@ export async function insertBlocks(
       bodies.bytes,
       bodies.lengths,
       nowMs,
+      rows.map(({ record: { block } }) => (block.thinnedFrom ?? block.count) - block.count),
     ],
   );
 }

@@ -221,6 +221,8 @@ export const telemetryBlock = pgTable(
     kind: text('kind').notNull(),
     bootId: text('boot_id').notNull(),
     sampleCount: integer('sample_count').notNull(),
+    /** Samples that the edge left out of this block for want of room, as it says. */
+    thinnedCount: integer('thinned_count').notNull().default(0),
     /** First 16 bytes of the body's SHA-256. */
     contentHash: bytea('content_hash').notNull(),
     body: bytea('body').notNull(),

@@ -137,22 +137,24 @@ export class SqlTelemetryStore implements TelemetryReader {
       stream: string;
       kind: StreamKind;
       samples: number;
+      thinned: number;
       blocks: number;
       first_at: Date;
       last_at: Date;
     }>(
-      `select stream, kind, sum(sample_count)::int8 as samples, count(*)::int8 as blocks, min(recorded_at) as first_at,
-              max(recorded_until) as last_at
+      `select stream, kind, sum(sample_count)::int8 as samples, sum(thinned_count)::int8 as thinned,
+              count(*)::int8 as blocks, min(recorded_at) as first_at, max(recorded_until) as last_at
          from telemetry_block
         where robot_pk = $1 and recorded_at >= to_timestamp($2::float8 / 1000)
           and recorded_at <= to_timestamp($3::float8 / 1000)
         group by stream, kind order by stream, kind`,
       [robotPk, range.fromMs ?? FIRST_MS, range.toMs ?? LAST_MS],
     );
-    return rows.map(({ stream, kind, samples, blocks, first_at, last_at }) => ({
+    return rows.map(({ stream, kind, samples, thinned, blocks, first_at, last_at }) => ({
       stream,
       kind,
       samples,
+      thinned,
       blocks,
       firstAt: ms(first_at),
       lastAt: ms(last_at),

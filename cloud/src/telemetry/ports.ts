@@ -55,6 +55,8 @@ export interface StreamCount {
   readonly stream: string;
   readonly kind: StreamKind;
   readonly samples: number;
+  /** Samples that the robot left out of these blocks for want of room. */
+  readonly thinned: number;
   readonly blocks: number;
   readonly firstAt: EpochMs;
   readonly lastAt: EpochMs;

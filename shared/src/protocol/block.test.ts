@@ -136,6 +136,20 @@ t.test('a block that lies about itself is refused with the field that lies, and 
   t.throws(() => encodeBlock([]), RangeError);
 });
 
+t.test('a block says how many samples it held before it was thinned, and more than there are', async (t) => {
+  const sample = {
+    layout: layout([]),
+    stampNs: 1n,
+    receivedNs: 2n,
+    receivedMonoNs: 3n,
+    flags: 0,
+    values: new Float64Array(),
+  };
+  t.equal(decodeBlock(encodeBlock([sample, sample], 100)).thinnedFrom, 100);
+  t.notOk('thinnedFrom' in decodeBlock(encodeBlock([sample, sample])));
+  for (const lie of [1, 2, 10_001]) t.throws(() => decodeBlock(encodeBlock([sample, sample], lie)), /thinned_from/);
+});
+
 t.test('flags have names', async (t) => {
   t.same(sampleFlagNames(0b1000000011), ['nameCountMismatch', 'nonFinite', 'replayed']);
 });

@@ -40,14 +40,17 @@ export interface DecodedBlock {
   readonly values: readonly Float64Array[];
   /** One per sample, or empty when no sample has text. */
   readonly texts: readonly string[];
+  /** How many samples it held before some were left out for want of room. Absent when it holds all. */
+  readonly thinnedFrom?: number;
 }
 
 /**
  * Packs samples that share a layout. Lossless: every value comes back with the bits it had.
  *
  * @param samples 1 to BLOCK_SAMPLES_MAX of them, in order of reception.
+ * @param thinnedFrom How many there were before some were left out. 0: these are all.
  */
-export function encodeBlock(samples: readonly Sample[]): Uint8Array {
+export function encodeBlock(samples: readonly Sample[], thinnedFrom = 0): Uint8Array {
   const first = samples[0];
   if (!first || samples.length > BLOCK_SAMPLES_MAX)
     throw new RangeError(`a block holds 1 to ${BLOCK_SAMPLES_MAX} samples`);
@@ -74,6 +77,7 @@ export function encodeBlock(samples: readonly Sample[]): Uint8Array {
     encoding: Encoding.ENCODING_DELTA_PLANES_DEFLATE,
     columns: deflateRawSync(toPlanes(plain, count, HEAD_COLUMNS + width), { level: 6 }),
     texts: hasText ? samples.map((sample) => sample.text ?? '') : [],
+    thinnedFrom,
   }).finish();
 }
 
@@ -109,6 +113,9 @@ export function decodeBlock(bytes: Uint8Array): DecodedBlock {
   const count = message.count;
   const columnCount = HEAD_COLUMNS + valueCount(layout);
   if (count < 1 || count > DECODED_SAMPLES_MAX) throw refuse('count', `must be 1 to ${DECODED_SAMPLES_MAX}`);
+  const { thinnedFrom } = message;
+  if (thinnedFrom !== 0 && (thinnedFrom <= count || thinnedFrom > DECODED_SAMPLES_MAX))
+    throw refuse('thinned_from', `must be 0, or more than count and at most ${DECODED_SAMPLES_MAX}`);
   const expectedBytes = columnCount * count * 8;
   if (expectedBytes > DECODED_BYTES_MAX)
     throw refuse('columns', `would unpack to more than ${DECODED_BYTES_MAX} bytes`);
@@ -129,6 +136,7 @@ export function decodeBlock(bytes: Uint8Array): DecodedBlock {
       (_, column) => new Float64Array(plain.buffer, columnAt(HEAD_COLUMNS + column), count),
     ),
     texts: message.texts,
+    ...(thinnedFrom === 0 ? {} : { thinnedFrom }),
   };
 }
 

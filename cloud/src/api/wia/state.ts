@@ -121,6 +121,7 @@ export function registerState(router: Router, core: Core): void {
           stream: count.stream,
           kind: count.kind,
           samples: count.samples,
+          thinned: count.thinned,
           blocks: count.blocks,
           first_at: new Date(count.firstAt).toISOString(),
           last_at: new Date(count.lastAt).toISOString(),

@@ -1,0 +1,1 @@
+ALTER TABLE "telemetry_block" ADD COLUMN "thinned_count" integer DEFAULT 0 NOT NULL;
