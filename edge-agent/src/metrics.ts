@@ -93,6 +93,12 @@ export class AgentMetrics {
     this.#gauge(registers, 'outbox_dropped_samples', 'Samples lost in gaps since start.', () => stats().samplesDropped);
     this.#gauge(
       registers,
+      'outbox_thinned_samples',
+      'Samples left out of old blocks for want of room since start.',
+      () => stats().samplesThinned,
+    );
+    this.#gauge(
+      registers,
       'outbox_refused_samples',
       'Samples of a wrong shape since start.',
       () => stats().samplesRefused,

@@ -84,6 +84,7 @@ function outboxView(stats: OutboxStats, nowMs: EpochMs): OutboxView {
     samples_committed: stats.samplesCommitted,
     samples_acknowledged: stats.samplesAcknowledged,
     samples_dropped: stats.samplesDropped,
+    samples_thinned: stats.samplesThinned,
     gap_records: stats.gapRecords,
     lanes: Object.fromEntries(lanes),
   };

@@ -15,6 +15,7 @@ export function formatStatus(status: AgentStatus): string {
     ...(outbox.samples_dropped > 0
       ? [`             ${outbox.samples_dropped} samples dropped in ${outbox.gap_records} records`]
       : []),
+    ...(outbox.samples_thinned > 0 ? [`             ${outbox.samples_thinned} samples thinned out of old blocks`] : []),
     status.sources.length === 0 ? 'sources      none' : 'sources',
     ...status.sources.map(formatSource),
   ].join('\n');

@@ -77,6 +77,8 @@ export interface OutboxView {
   readonly samples_committed: number;
   readonly samples_acknowledged: number;
   readonly samples_dropped: number;
+  /** Left out of old blocks for want of room. */
+  readonly samples_thinned: number;
   readonly gap_records: number;
   readonly lanes: Readonly<Record<string, LaneView>>;
 }

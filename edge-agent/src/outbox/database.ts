@@ -268,18 +268,25 @@ function createSchema(db: Db): void {
       from_ms REAL NOT NULL,
       to_ms REAL NOT NULL,
       written_ms REAL NOT NULL DEFAULT (unixepoch('subsec') * 1000),
+      thinned INTEGER NOT NULL DEFAULT 0,
       body BLOB NOT NULL
     )`);
     // For people only: how long a record has waited, also one of a recording from years ago. Not in the row's CRC.
-    const columns = db.pragma(`table_info(${lane})`) as { readonly name: string }[];
-    if (!columns.some(({ name }) => name === 'written_ms'))
-      db.exec(`ALTER TABLE ${lane} ADD COLUMN written_ms REAL NOT NULL DEFAULT 0`);
+    addColumn(db, lane, 'written_ms REAL NOT NULL DEFAULT 0');
+    // Samples that were left out of a block for want of room.
+    addColumn(db, lane, 'thinned INTEGER NOT NULL DEFAULT 0');
   }
   // Ids of the last events, so that one which is reported again after a crash is not stored again.
   db.exec('CREATE TABLE IF NOT EXISTS recent_events (id INTEGER PRIMARY KEY, event_ids TEXT NOT NULL)');
   db.exec(`CREATE TABLE IF NOT EXISTS quarantine (
     id INTEGER PRIMARY KEY, lane TEXT NOT NULL, seq INTEGER NOT NULL, reason TEXT NOT NULL, body BLOB NOT NULL
   )`);
+}
+
+function addColumn(db: Db, lane: string, definition: string): void {
+  const columns = db.pragma(`table_info(${lane})`) as { readonly name: string }[];
+  if (!columns.some(({ name }) => definition.startsWith(`${name} `)))
+    db.exec(`ALTER TABLE ${lane} ADD COLUMN ${definition}`);
 }
 
 function quickCheck(db: Db): void {

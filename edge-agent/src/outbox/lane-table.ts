@@ -1,6 +1,8 @@
 import { outrider } from '@outrider/shared/messages';
+import { bodyCrc } from '@outrider/shared/protocol/codec';
 import Database, { type Statement } from 'better-sqlite3';
 import type { Db, Meta } from './database.ts';
+import { type LaneStatements, prepareLane, ROWS_PER_INSERT, type ThinnableRow } from './lane-statements.ts';
 import { Origins } from './origins.ts';
 import {
   type GapSummary,
@@ -11,30 +13,19 @@ import {
   lossOf,
   type NewRecord,
   type Origin,
+  type RowSpan,
   readGap,
   rowCrc,
   type StoredRecord,
   type StoredRow,
 } from './records.ts';
+import type { ThinnedBlock } from './thinning.ts';
+import type { LaneStats } from './types.ts';
 
 const { BODY_GAP } = outrider.v1.BodyKind;
-/** Most records in one batch, whatever their size: it bounds what one call of `next` holds in memory. */
-const RECORDS_PER_BATCH_MAX = 2000;
 const QUARANTINED_ROWS_MAX = 100;
-/** More save little and bind slower. */
-const ROWS_PER_INSERT = 10;
-
-/** What a lane holds. */
-export interface LaneStats {
-  /** Rows waiting for the cloud's acknowledgement, gaps included. */
-  readonly records: number;
-  readonly bytes: number;
-  readonly samples: number;
-  /** Highest position ever given out; 0 when none was. */
-  readonly maxSeq: number;
-  /** When the oldest record was written, by the wall clock; 0 when the lane is empty or nobody knows. */
-  readonly oldestMs: number;
-}
+/** Rows looked at in one go for what may be thinned, and for what may be evicted while some are spared. */
+const [ROWS_LOOKED_AT_MAX, VICTIMS_LOOKED_AT_MAX] = [200, 2000];
 
 /**
  * One lane: rows whose positions follow each other without a hole. What had to be dropped is a gap row in its
@@ -50,19 +41,7 @@ export class LaneTable {
   readonly #meta: Meta;
   readonly #bootId: string;
   readonly #origins: Origins;
-  readonly #insert: Statement<[number, number, number, string, number, number, number, number, Uint8Array]>;
-  readonly #append: Statement<unknown[]>;
-  readonly #appendMany: Statement<unknown[]>;
-  readonly #after: Statement<[number], StoredRow>;
-  readonly #before: Statement<[number], StoredRow>;
-  readonly #victims: Statement<[number, number], Omit<StoredRow, 'body' | 'crc' | 'boot_id'> & { bytes: number }>;
-  readonly #remove: Statement<[number, number]>;
-  readonly #totals: Statement<[], { records: number; bytes: number | null; samples: number | null }>;
-  readonly #range: Statement<[number, number], { records: number; bytes: number | null; samples: number | null }>;
-  readonly #nth: Statement<[number, number], { seq: number }>;
-  readonly #oldest: Statement<[], { seq: number; written_ms: number }>;
-  readonly #highest: Statement<[], { seq: number | null }>;
-  readonly #quarantine: Statement<[string, number, string, Uint8Array]>;
+  readonly #sql: LaneStatements;
   #records = 0;
   #bytes = 0;
   #samples = 0;
@@ -74,29 +53,7 @@ export class LaneTable {
     this.#meta = meta;
     this.#bootId = bootId;
     this.#origins = new Origins(meta, lane);
-    const columns = 'seq_to, crc, boot_id, kind, samples, from_ms, to_ms, body';
-    const totals = 'COUNT(*) AS records, SUM(LENGTH(body)) AS bytes, SUM(samples) AS samples';
-    this.#insert = db.prepare(`INSERT INTO ${lane} (seq, ${columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`);
-    const values = '(0, ?, ?, ?, ?, ?, ?, ?)';
-    const many = Array.from({ length: ROWS_PER_INSERT }, () => values).join(', ');
-    this.#append = db.prepare(`INSERT INTO ${lane} (${columns}) VALUES ${values}`);
-    this.#appendMany = db.prepare(`INSERT INTO ${lane} (${columns}) VALUES ${many}`);
-    this.#after = db.prepare(`SELECT * FROM ${lane} WHERE seq > ? ORDER BY seq LIMIT ${RECORDS_PER_BATCH_MAX}`);
-    this.#before = db.prepare(`SELECT * FROM ${lane} WHERE seq < ? ORDER BY seq DESC LIMIT 1`);
-    this.#victims = db.prepare(
-      `SELECT seq, seq_to, kind, samples, from_ms, to_ms, LENGTH(body) AS bytes FROM ${lane}
-       WHERE seq > ? AND kind <> ${BODY_GAP} ORDER BY seq LIMIT ?`,
-    );
-    this.#remove = db.prepare(`DELETE FROM ${lane} WHERE seq BETWEEN ? AND ?`);
-    this.#totals = db.prepare(`SELECT ${totals} FROM ${lane}`);
-    this.#range = db.prepare(`SELECT ${totals} FROM ${lane} WHERE seq BETWEEN ? AND ?`);
-    this.#nth = db.prepare(`SELECT seq FROM ${lane} WHERE seq <= ? ORDER BY seq LIMIT 1 OFFSET ?`);
-    this.#oldest = db.prepare(`SELECT seq, written_ms FROM ${lane} ORDER BY seq LIMIT 1`);
-    this.#highest = db.prepare(
-      // As SQLite decides it: by its counter, or by the rows when they are beyond it.
-      `SELECT MAX(seq) AS seq FROM (SELECT seq FROM sqlite_sequence WHERE name = '${lane}' UNION ALL SELECT MAX(seq) FROM ${lane})`,
-    );
-    this.#quarantine = db.prepare('INSERT INTO quarantine (lane, seq, reason, body) VALUES (?, ?, ?, ?)');
+    this.#sql = prepareLane(db, lane);
     db.exec(`DELETE FROM quarantine WHERE id <= (SELECT MAX(id) FROM quarantine) - ${QUARANTINED_ROWS_MAX}`);
     this.reload();
   }
@@ -105,11 +62,11 @@ export class LaneTable {
   reload(): void {
     this.#ahead = undefined;
     this.#repairedFrom = undefined;
-    const totals = this.#totals.get();
+    const totals = this.#sql.totals.get();
     this.#records = totals?.records ?? 0;
     this.#bytes = totals?.bytes ?? 0;
     this.#samples = totals?.samples ?? 0;
-    this.#maxRow = this.#highest.get()?.seq ?? 0;
+    this.#maxRow = this.#sql.highest.get()?.seq ?? 0;
     this.#offset = this.#meta.getNumber(`offset.${this.lane}`);
     this.#origins.reload();
   }
@@ -120,7 +77,7 @@ export class LaneTable {
 
   /** Lowest position still held; one past the highest when the lane is empty. */
   get oldestSeq(): number {
-    return (this.#oldest.get()?.seq ?? this.#maxRow + 1) - this.#offset;
+    return (this.#sql.oldest.get()?.seq ?? this.#maxRow + 1) - this.#offset;
   }
 
   stats(): LaneStats {
@@ -129,13 +86,13 @@ export class LaneTable {
       bytes: this.#bytes,
       samples: this.#samples,
       maxSeq: this.maxSeq,
-      oldestMs: this.#oldest.get()?.written_ms ?? 0,
+      oldestMs: this.#sql.oldest.get()?.written_ms ?? 0,
     };
   }
 
   /** Appends a record of an earlier file at the end. Call `saveOrigins` after the last. */
   append(record: NewRecord, bootId: string, origin: Origin | undefined): void {
-    this.#insertRows(this.#append, [record], 0, 1, bootId);
+    this.#insertRows(this.#sql.append, [record], 0, 1, bootId);
     if (origin) this.#origins.add(this.#maxRow, origin);
   }
 
@@ -148,8 +105,8 @@ export class LaneTable {
     let done = 0;
     // Several rows in one statement: AUTOINCREMENT reads and writes its counter once per statement.
     for (; records.length - done >= ROWS_PER_INSERT; done += ROWS_PER_INSERT)
-      this.#insertRows(this.#appendMany, records, done, ROWS_PER_INSERT, this.#bootId);
-    for (; done < records.length; done += 1) this.#insertRows(this.#append, records, done, 1, this.#bootId);
+      this.#insertRows(this.#sql.appendMany, records, done, ROWS_PER_INSERT, this.#bootId);
+    for (; done < records.length; done += 1) this.#insertRows(this.#sql.append, records, done, 1, this.#bootId);
   }
 
   /** Appends a gap for something that never got a position of its own, or lost it with a damaged file. */
@@ -203,12 +160,12 @@ export class LaneTable {
     const ahead = this.#ahead?.seq === row + 1 ? this.#ahead : undefined;
     this.#ahead = undefined;
     if (ahead) yield ahead;
-    yield* this.#after.iterate(ahead ? ahead.seq : row);
+    yield* this.#sql.after.iterate(ahead ? ahead.seq : row);
   }
 
   /** Looks for a gap that reaches past a position which is wanted, or into the row after it. */
   #foundOverlap(rowSeq: number, expected: number): boolean {
-    const gap = this.#before.get(Math.min(rowSeq, expected));
+    const gap = this.#sql.before.get(Math.min(rowSeq, expected));
     if (gap?.kind !== BODY_GAP || !this.#isSound(gap) || gap.seq_to < Math.min(rowSeq, expected)) return false;
     this.#repair = () => {
       if (rowSeq > expected) this.#cutGap(gap, expected - 1);
@@ -229,7 +186,7 @@ export class LaneTable {
   #pendingRepair(first: number, last: number, gap: GapSummary, body?: Uint8Array): GapSummary {
     this.#repair = () => {
       this.#repairedFrom = first;
-      if (body) this.#quarantine.run(this.lane, first - this.#offset, gap.reason, body);
+      if (body) this.#sql.quarantine.run(this.lane, first - this.#offset, gap.reason, body);
       this.#replace(first, last, gap);
     };
     return gap;
@@ -249,14 +206,14 @@ export class LaneTable {
    */
   removeUpto(upto: number, rowsMax: number): { records: number; samples: number; more: boolean } {
     const limit = Math.min(upto + this.#offset, this.#maxRow);
-    const nth = this.#nth.get(limit, rowsMax - 1)?.seq;
+    const nth = this.#sql.nth.get(limit, rowsMax - 1)?.seq;
     const row = nth ?? limit;
-    const last = this.#before.get(row + 1);
+    const last = this.#sql.before.get(row + 1);
     if (!last) return { records: 0, samples: 0, more: false };
     if (last.kind === BODY_GAP && this.#isSound(last) && last.seq_to > limit) this.#cutGap(last, limit);
     if (this.#ahead && this.#ahead.seq <= row) this.#ahead = undefined;
-    const covered = this.#range.get(0, row) ?? { records: 0, bytes: 0, samples: 0 };
-    this.#remove.run(0, row);
+    const covered = this.#sql.range.get(0, row) ?? { records: 0, bytes: 0, samples: 0 };
+    this.#sql.remove.run(0, row);
     this.#count(-covered.records, -(covered.bytes ?? 0), -(covered.samples ?? 0));
     return { records: covered.records, samples: covered.samples ?? 0, more: nth !== undefined && nth < limit };
   }
@@ -268,9 +225,18 @@ export class LaneTable {
    * @param protectedUpto Nothing up to here is touched: it is in flight, and what was sent must not change.
    * @param maybeSentUpto Up to here the cloud may hold records already, so their gaps stay one record wide: its
    *   watermark may end at any of them.
+   * @param isSpared Which records only go when all others are gone.
    */
-  evict(recordsMax: number, bytesToFree: number, protectedUpto: number, maybeSentUpto: number): GapSummary | undefined {
-    const rows = this.#victims.all(protectedUpto + this.#offset, recordsMax);
+  evict(
+    recordsMax: number,
+    bytesToFree: number,
+    protectedUpto: number,
+    maybeSentUpto: number,
+    isSpared?: (row: RowSpan) => boolean,
+  ): GapSummary | undefined {
+    const all = this.#sql.victims.all(protectedUpto + this.#offset, isSpared ? VICTIMS_LOOKED_AT_MAX : recordsMax);
+    const free = isSpared ? all.filter((row) => !isSpared(row)) : all;
+    const rows = (free.length > 0 ? free : all).slice(0, recordsMax);
     const boundary = maybeSentUpto + this.#offset;
     let total: GapSummary | undefined;
     let run: { first: number; last: number; gap: GapSummary } | undefined;
@@ -291,12 +257,49 @@ export class LaneTable {
     return total;
   }
 
+  /**
+   * Blocks that may be replaced by thinner ones, oldest first.
+   *
+   * @param sentUpto None up to this position: what was sent must not change.
+   * @param lookedAt Row up to which they have been offered before.
+   * @param keepNewest Share of the lane's rows, the newest, that stays as it is.
+   * @returns The blocks, the row up to which they were looked for, and whether there are rows beyond it.
+   */
+  thinnable(
+    sentUpto: number,
+    lookedAt: number,
+    { keepNewest, samplesMin, recordsMax }: { keepNewest: number; samplesMin: number; recordsMax: number },
+  ): { rows: ThinnableRow[]; lookedAt: number; more: boolean } {
+    const first = Math.max(sentUpto + this.#offset, lookedAt, (this.#sql.oldest.get()?.seq ?? 0) - 1) + 1;
+    const end = this.#maxRow - Math.ceil(this.#records * keepNewest);
+    const last = Math.min(end, first + ROWS_LOOKED_AT_MAX - 1);
+    if (last < first) return { rows: [], lookedAt, more: false };
+    const rows = this.#sql.thinnable.all(first, last, samplesMin, recordsMax);
+    const reached = rows.length < recordsMax ? last : (rows.at(-1)?.seq ?? last);
+    // What was there under another epoch may be stored, and is known again by its content only.
+    const isFree = (row: ThinnableRow): boolean => this.#origins.of(row.seq) === undefined && this.#isSound(row);
+    return { rows: rows.filter(isFree), lookedAt: reached, more: reached < end };
+  }
+
+  /** Puts thinner blocks in the place of some, at their positions and with their times. */
+  thin(blocks: readonly { readonly row: ThinnableRow; readonly block: ThinnedBlock }[]): void {
+    this.#ahead = undefined;
+    // All go before the first comes back: only pages that become empty are given up at once.
+    for (const { row } of blocks) this.#sql.remove.run(row.seq, row.seq);
+    for (const { row, block } of blocks) {
+      const { samples, thinned, body } = block;
+      const crc = rowCrc({ ...row, samples, thinned }, bodyCrc(body));
+      this.#sql.putBack.run({ ...row, crc, samples, thinned, body });
+      this.#count(0, body.length - row.body.length, samples - row.samples);
+    }
+  }
+
   /** Replaces one record that the cloud will not take by a gap. */
   refuse(seq: number): GapSummary | undefined {
-    const row = this.#before.get(seq + this.#offset + 1);
+    const row = this.#sql.before.get(seq + this.#offset + 1);
     if (!row || row.seq !== seq + this.#offset || row.kind === BODY_GAP) return undefined;
     const gap = lossOf(row, 'refused');
-    this.#quarantine.run(this.lane, seq, gap.reason, row.body);
+    this.#sql.quarantine.run(this.lane, seq, gap.reason, row.body);
     this.#replace(row.seq, row.seq, gap);
     return gap;
   }
@@ -304,14 +307,14 @@ export class LaneTable {
   /** Lets positions start again at 1 with the oldest record, because an epoch ends. */
   renumber(endedEpoch: string): void {
     this.#ahead = undefined;
-    const before = (this.#oldest.get()?.seq ?? this.#maxRow + 1) - 1;
+    const before = (this.#sql.oldest.get()?.seq ?? this.#maxRow + 1) - 1;
     this.#origins.endEpoch(endedEpoch, this.#offset, before + 1, this.#maxRow);
     this.#offset = before;
     this.#meta.set(`offset.${this.lane}`, this.#offset);
   }
 
   #replaceMerged(run: { first: number; last: number; gap: GapSummary }, boundary: number): void {
-    const before = this.#before.get(run.first);
+    const before = this.#sql.before.get(run.first);
     const mergeable =
       before?.kind === BODY_GAP && before.seq > boundary && before.seq_to === run.first - 1 && this.#isSound(before);
     const gap = mergeable ? readGap(before.body) : undefined;
@@ -321,8 +324,8 @@ export class LaneTable {
 
   #replace(first: number, last: number, gap: GapSummary): void {
     this.#ahead = undefined;
-    const replaced = this.#range.get(first, last);
-    this.#remove.run(first, last);
+    const replaced = this.#sql.range.get(first, last);
+    this.#sql.remove.run(first, last);
     this.#count(-(replaced?.records ?? 0), -(replaced?.bytes ?? 0), -(replaced?.samples ?? 0));
     this.#insertGap(first, last, gap, this.#bootId);
   }
@@ -333,7 +336,7 @@ export class LaneTable {
     const gap = readGap(row.body);
     const records = row.seq_to - at;
     const samples = Math.round((gap.samples * records) / (row.seq_to - row.seq + 1));
-    this.#remove.run(row.seq, row.seq);
+    this.#sql.remove.run(row.seq, row.seq);
     this.#count(-1, -row.body.length, -row.samples);
     this.#insertGap(row.seq, at, { ...gap, records: at - row.seq + 1, samples: gap.samples - samples }, row.boot_id);
     this.#insertGap(at + 1, row.seq_to, { ...gap, records, samples }, row.boot_id);
@@ -343,7 +346,7 @@ export class LaneTable {
   #insertGap(first: number, last: number, gap: GapSummary, bootId: string): void {
     const { crc: crcOfBody, kind, body, fromMs, toMs } = gapRecord(gap);
     const row = { seq: first, seq_to: last, kind, samples: 0, from_ms: fromMs, to_ms: toMs, boot_id: bootId };
-    this.#insert.run(first, last, rowCrc(row, crcOfBody), bootId, kind, 0, fromMs, toMs, body);
+    this.#sql.insert.run(first, last, rowCrc(row, crcOfBody), bootId, kind, 0, fromMs, toMs, body);
     this.#count(1, body.length, 0);
   }
 
@@ -359,11 +362,11 @@ export class LaneTable {
     let samples = 0;
     for (let i = from; i < from + count; i += 1) {
       const record = records[i] as NewRecord;
-      const { kind, samples: inside, fromMs, toMs, body } = record;
+      const { kind, samples: inside, fromMs, toMs, thinned = 0, body } = record;
       // The counter of AUTOINCREMENT gives the row after the highest; if its damage gives another, the CRC tells.
       const seq = this.#maxRow + 1 + i - from;
-      const row = { seq, seq_to: 0, kind, samples: inside, from_ms: fromMs, to_ms: toMs, boot_id: bootId };
-      values.push(rowCrc(row, record.crc), bootId, kind, inside, fromMs, toMs, body);
+      const row = { seq, seq_to: 0, kind, samples: inside, from_ms: fromMs, to_ms: toMs, boot_id: bootId, thinned };
+      values.push(rowCrc(row, record.crc), bootId, kind, inside, fromMs, toMs, thinned, body);
       bytes += body.length;
       samples += inside;
     }
@@ -389,6 +392,7 @@ export class LaneTable {
       samples: row.samples,
       fromMs: row.from_ms,
       toMs: row.to_ms,
+      ...(row.thinned ? { thinned: row.thinned } : {}),
     };
   }
 

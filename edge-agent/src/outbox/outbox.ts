@@ -15,6 +15,7 @@ import {
 } from './records.ts';
 import { type RemovedRows, Retention } from './retention.ts';
 import { Store } from './store.ts';
+import { TRANSITION_MARGIN_MS } from './thinning.ts';
 import type { OutboxAck, OutboxOptions, OutboxStats } from './types.ts';
 
 /** A stream of full blocks is written before its time rather than kept in memory. */
@@ -116,6 +117,8 @@ export class Outbox implements Service {
    */
   appendEvent(event: OutboxEvent): Promise<void> {
     if (this.#store.isClosed) return Promise.reject(new DomainError('unavailable', 'the outbox is closed'));
+    if (event.type === 'failsafe.transition.v1')
+      this.protect(event.occurredAtMs - TRANSITION_MARGIN_MS, event.occurredAtMs + TRANSITION_MARGIN_MS);
     const stored = this.#pending.addEvent(event.eventId, eventRecord(event));
     if (!this.#eventCommitScheduled) {
       this.#eventCommitScheduled = true;
@@ -125,6 +128,14 @@ export class Outbox implements Service {
       });
     }
     return stored;
+  }
+
+  /**
+   * Says that telemetry received in this stretch matters most: it is not thinned, and evicted last. Noted on disk with
+   * the next commit. Around each failsafe transition that is appended it is said by itself.
+   */
+  protect(fromMs: number, toMs: number): void {
+    this.#retention.spans.add(fromMs, toMs);
   }
 
   /** Takes the new value of a key; written with the next commit, and only when it differs from the last one. */
@@ -161,6 +172,7 @@ export class Outbox implements Service {
 
   /** Says that records up to here are on their way, so that they are not evicted or changed meanwhile. 0: none. */
   setInFlight(lane: LaneName, upto: number): void {
+    if (lane === 'telemetry' && upto > 0) this.#store.reserveSending(upto);
     const cursor = this.#store.cursors[lane];
     cursor.inFlight = upto;
     cursor.sent = Math.max(cursor.sent, upto);
@@ -210,6 +222,7 @@ export class Outbox implements Service {
       samplesAcknowledged: this.#retention.totals.acknowledged,
       gapRecords: this.#retention.totals.gapRecords,
       samplesDropped: this.#retention.totals.dropped,
+      samplesThinned: this.#retention.totals.thinned,
       samplesRefused: this.#totals.refused,
       isFull: this.#retryAt !== undefined,
       eventsInMemory: this.#pending.events.length,
@@ -337,6 +350,7 @@ export class Outbox implements Service {
     state.appendAll([...states.values()]);
     for (const [source, value] of positions) this.#store.meta.set(`position.${source}`, value);
     for (const lane of LANES) this.#store.meta.set(`sent.${lane}`, this.#store.cursors[lane].sent);
+    this.#retention.writeSpans();
     return removed;
   }
 
@@ -353,6 +367,7 @@ export class Outbox implements Service {
     if (records.length === 0) return;
     recent.add(eventIds);
     lanes.event.appendAll(records);
+    this.#retention.writeSpans();
   }
 
   #setFull(isFull: boolean): void {

@@ -44,6 +44,8 @@ export interface NewRecord {
   readonly samples: number;
   readonly fromMs: number;
   readonly toMs: number;
+  /** Telemetry samples that were left out of it for want of room; its body says so too. Absent: none. */
+  readonly thinned?: number;
 }
 
 /** A record as it lies on disk and goes on the wire. */
@@ -132,17 +134,24 @@ export interface StoredRow {
   readonly samples: number;
   readonly from_ms: number;
   readonly to_ms: number;
+  /** Absent in files from before blocks were thinned. */
+  readonly thinned?: number;
   readonly body: Buffer;
 }
+
+/** When a record's samples were received. */
+export type RowSpan = Pick<StoredRow, 'from_ms' | 'to_ms'>;
 
 /**
  * What a row's `crc` says, so that a changed bit anywhere in the row shows and none is sent as good: the CRC of the
  * body, which goes on the wire, combined with that of all other fields.
  */
-export const rowCrc = (row: Omit<StoredRow, 'crc' | 'body'>, crcOfBody: number): number =>
-  (crcOfBody ^
-    crc32(`${row.seq} ${row.seq_to} ${row.kind} ${row.samples} ${row.from_ms} ${row.to_ms} ${row.boot_id}`)) >>>
-  0;
+export function rowCrc(row: Omit<StoredRow, 'crc' | 'body'>, crcOfBody: number): number {
+  const { seq, seq_to, kind, samples, from_ms, to_ms, boot_id, thinned } = row;
+  // Rows that were never thinned keep the CRC that they had before there was such a thing.
+  const more = thinned ? ` ${thinned}` : '';
+  return (crcOfBody ^ crc32(`${seq} ${seq_to} ${kind} ${samples} ${from_ms} ${to_ms} ${boot_id}${more}`)) >>> 0;
+}
 
 /** Whether a row of a lane is what was written, as far as a CRC can tell. */
 export function isSoundRow(row: StoredRow, lane: LaneName): boolean {
@@ -151,8 +160,14 @@ export function isSoundRow(row: StoredRow, lane: LaneName): boolean {
 }
 
 /** What goes with a row. Its fields may be damaged too: what is no number counts as not known. */
-export function lossOf(row: Pick<StoredRow, 'samples' | 'from_ms' | 'to_ms'>, reason: GapReason): GapSummary {
+export function lossOf(
+  row: Pick<StoredRow, 'samples' | 'from_ms' | 'to_ms' | 'thinned'>,
+  reason: GapReason,
+): GapSummary {
   const known = (value: unknown): number => (typeof value === 'number' && Number.isFinite(value) ? value : 0);
-  const samples = Number.isSafeInteger(row.samples) && row.samples >= 0 ? row.samples : 0;
+  const counted = (value: number | undefined): number =>
+    Number.isSafeInteger(value) ? Math.max(0, value as number) : 0;
+  // What was thinned before is lost for good now, so the gap speaks of all that the position ever held.
+  const samples = counted(row.samples) + counted(row.thinned);
   return { reason, records: 1, samples, fromMs: known(row.from_ms), toMs: known(row.to_ms) };
 }

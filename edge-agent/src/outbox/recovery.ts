@@ -12,7 +12,7 @@ const { BODY_EVENT, BODY_GAP } = outrider.v1.BodyKind;
 /** Nobody else has the damaged file; if somebody has, waiting would only make the agent look stuck. */
 const LOCK_TIMEOUT_MS = 100;
 /** Facts that stay true when the rows move into a new database. */
-const META_TO_KEEP = /^position\./;
+const META_TO_KEEP = /^(position\.|protected_spans$)/;
 
 /** The new database, where the copies go. */
 interface Target {
@@ -133,6 +133,6 @@ function highestGiven(damaged: Db, lane: LaneName): number | undefined {
 }
 
 function asRecord(row: StoredRow): NewRecord {
-  const { kind, body, samples, from_ms: fromMs, to_ms: toMs } = row;
-  return { kind, crc: bodyCrc(body), body, samples, fromMs, toMs };
+  const { kind, body, samples, from_ms: fromMs, to_ms: toMs, thinned = 0 } = row;
+  return { kind, crc: bodyCrc(body), body, samples, fromMs, toMs, thinned };
 }

@@ -19,6 +19,11 @@ import { LaneTable } from './lane-table.ts';
 import { LANES, type LaneName } from './records.ts';
 import { salvage } from './recovery.ts';
 
+/** Under this name a telemetry position is noted beyond which nothing was sent, whatever happened. */
+const RESERVED = 'may_be_sent.telemetry';
+/** Positions reserved at a time: one commit more for so many records sent. */
+const POSITIONS_RESERVED = 1000;
+
 /** Where a lane stands between the disk and the cloud. 0: nothing yet. */
 export interface Cursor {
   /** The cloud has everything up to here; the rows may still wait to be deleted. */
@@ -27,6 +32,10 @@ export interface Cursor {
   inFlight: number;
   /** Were on their way at some time, so that the cloud may hold them. */
   sent: number;
+  /** Up to here an earlier run may have sent records, killed before it could note which. */
+  sentBefore: number;
+  /** Noted on disk: up to here this run may have sent records, whatever becomes of it. */
+  reserved: number;
 }
 
 interface Opened {
@@ -128,6 +137,18 @@ export class Store {
     }
   }
 
+  /**
+   * Notes on disk that telemetry up to a position may be on its way, and some beyond it so that this is rarely written:
+   * after a crash nobody else knows, and what was sent must not be thinned. While nothing can be written at all it is
+   * sent all the same; should the next run thin it, the cloud sees that the contents differ and asks for a new epoch.
+   */
+  reserveSending(upto: number): void {
+    const cursor = this.cursors.telemetry;
+    if (upto <= cursor.reserved) return;
+    const reserved = upto + POSITIONS_RESERVED;
+    if (this.write(() => this.meta.set(RESERVED, reserved))) cursor.reserved = reserved;
+  }
+
   /** Makes the oldest record of each lane position 1 of a new epoch. @returns False when it cannot be written now. */
   startEpoch(reason: string): boolean {
     const { epoch: oldEpoch, db } = this.#opened;
@@ -140,6 +161,7 @@ export class Store {
         this.lanes[lane].renumber(ended);
         this.meta.set(`sent.${lane}`, 0);
       }
+      this.meta.set(RESERVED, 0);
       sealIdentity(this.meta);
     });
     if (!written) return false;
@@ -153,7 +175,11 @@ export class Store {
   /** Marks the stop as a clean one and frees the directory. */
   close(): void {
     if (this.#isClosed) return;
-    this.write(() => this.meta.set('clean', '1'));
+    this.write(() => {
+      const { sent, sentBefore } = this.cursors.telemetry;
+      this.meta.set(RESERVED, Math.max(sent, sentBefore));
+      this.meta.set('clean', '1');
+    });
     this.#isClosed = true;
     this.#opened.db.close();
     this.#lock.release();
@@ -212,6 +238,11 @@ export class Store {
     const lane = (name: LaneName): LaneTable => new LaneTable(db, meta, name, this.#bootId);
     const lanes = { event: lane('event'), state: lane('state'), telemetry: lane('telemetry') };
     for (const name of LANES) Object.assign(this.cursors[name], cursor(meta.getNumber(`sent.${name}`)));
+    // A file from before this was noted: all that it holds may have been sent.
+    if (meta.get(RESERVED) === undefined) meta.set(RESERVED, lanes.telemetry.maxSeq);
+    const reserved = meta.getNumber(RESERVED);
+    // What is not there yet was not sent either.
+    Object.assign(this.cursors.telemetry, { reserved, sentBefore: Math.min(reserved, lanes.telemetry.maxSeq) });
     return {
       db,
       meta,
@@ -235,5 +266,5 @@ export class Store {
 }
 
 function cursor(sent = 0): Cursor {
-  return { acked: 0, inFlight: 0, sent };
+  return { acked: 0, inFlight: 0, sent, sentBefore: 0, reserved: 0 };
 }

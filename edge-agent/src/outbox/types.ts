@@ -1,6 +1,5 @@
 import type { Logger } from '@outrider/shared/log';
 import type { Clock } from '@outrider/shared/time';
-import type { LaneStats } from './lane-table.ts';
 import type { LaneName } from './records.ts';
 
 export interface OutboxOptions {
@@ -17,6 +16,18 @@ export interface OutboxOptions {
   readonly clock: Clock;
 }
 
+/** What a lane holds. */
+export interface LaneStats {
+  /** Rows waiting for the cloud's acknowledgement, gaps included. */
+  readonly records: number;
+  readonly bytes: number;
+  readonly samples: number;
+  /** Highest position ever given out; 0 when none was. */
+  readonly maxSeq: number;
+  /** When the oldest record was written, by the wall clock; 0 when the lane is empty or nobody knows. */
+  readonly oldestMs: number;
+}
+
 export interface OutboxStats {
   readonly epoch: string;
   readonly sizeBytes: number;
@@ -29,6 +40,8 @@ export interface OutboxStats {
   readonly samplesAcknowledged: number;
   readonly gapRecords: number;
   readonly samplesDropped: number;
+  /** Left out of blocks that are still there. Those evicted later count as dropped too. */
+  readonly samplesThinned: number;
   readonly samplesRefused: number;
   /** Nothing can be written at the moment. */
   readonly isFull: boolean;

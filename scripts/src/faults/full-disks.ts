@@ -140,12 +140,12 @@ class SmallDisk {
 
   #judge(outbox: Outbox): void {
     const telemetry = readLane(outbox, 'telemetry');
-    const kept = telemetry
-      .filter(({ kind }) => kind === BODY_TELEMETRY)
-      .reduce((sum, { body }) => sum + decodeBlock(body).count, 0);
+    const blocks = telemetry.filter(({ kind }) => kind === BODY_TELEMETRY).map(({ body }) => decodeBlock(body));
+    const kept = blocks.reduce((sum, { count }) => sum + count, 0);
+    const thinned = blocks.reduce((sum, { count, thinnedFrom = count }) => sum + thinnedFrom - count, 0);
     const gaps = telemetry.filter(({ kind }) => kind === BODY_GAP).map(({ body }) => readGap(body));
-    const explained = gaps.reduce((sum, { samples }) => sum + samples, 0);
-    must(kept + explained === this.#samples, `${this.#samples} samples: ${kept} kept, ${explained} in gaps`);
+    const explained = gaps.reduce((sum, { samples }) => sum + samples, thinned);
+    must(kept + explained === this.#samples, `${this.#samples} samples: ${kept} kept, ${explained} in gaps or thinned`);
     const events = readLane(outbox, 'event').filter(({ kind }) => kind === BODY_EVENT);
     must(events.length === this.#events.length, `${this.#events.length} events, ${events.length} kept`);
     this.#tally.lost += explained;
