@@ -1,3 +1,5 @@
+import { once } from 'node:events';
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { createLogger } from '@outrider/shared/log';
 import { systemClock } from '@outrider/shared/time';
 import { sql } from 'drizzle-orm';
@@ -75,3 +77,94 @@ t.test(
     t.equal(await Promise.race([closed, late]), true, 'it closes');
   },
 );
+
+/** Lets a connection through up to what the client says once it is logged in; cuts it there while `isCutting`. */
+async function startCuttingProxy(
+  port: number,
+): Promise<{ port: number; cuts: () => number; cut: (on: boolean) => void }> {
+  let isCutting = false;
+  let cuts = 0;
+  const sockets = new Set<Socket>();
+  const server = createServer((client) => {
+    const upstream = connect(port, '127.0.0.1');
+    let isLoggedIn = false;
+    upstream.on('data', (bytes) => {
+      // ReadyForQuery: type, length 5, state.
+      isLoggedIn ||= bytes.subarray(-6, -1).equals(Buffer.from([90, 0, 0, 0, 5]));
+      client.write(bytes);
+    });
+    client.on('data', (bytes) => {
+      if (!isLoggedIn || !isCutting) upstream.write(bytes);
+      else {
+        cuts += 1;
+        client.destroy();
+        upstream.destroy();
+      }
+    });
+    for (const socket of [client, upstream]) {
+      sockets.add(socket);
+      socket.on('error', () => undefined);
+      socket.on('close', () => {
+        client.destroy();
+        upstream.destroy();
+      });
+    }
+  });
+  await once(server.listen(0, '127.0.0.1'), 'listening');
+  t.teardown(() => {
+    for (const socket of sockets) socket.destroy();
+    server.close();
+  });
+  return {
+    port: (server.address() as AddressInfo).port,
+    cuts: () => cuts,
+    cut: (on) => {
+      isCutting = on;
+      if (on) for (const socket of sockets) socket.destroy();
+    },
+  };
+}
+
+t.test('a connection that closes right after its log-in ends no process', { skip: noPostgres }, async (t) => {
+  const postgres = await startPostgres();
+  t.teardown(() => postgres.stop());
+  const target = new URL(postgres.url);
+  const proxy = await startCuttingProxy(Number(target.port));
+  target.port = String(proxy.port);
+  const database = await openDatabase({ databaseUrl: target.href, dataDir: '', log, clock: systemClock });
+  t.teardown(() => database.close());
+  t.same(
+    await database.query('select $1::text[] as words, $2::int8[] as numbers', [
+      ['a', 'b,"c'],
+      [1, 2],
+    ]),
+    [{ words: ['a', 'b,"c'], numbers: [1, 2] }],
+  );
+  proxy.cut(true);
+  let refused = 0;
+  await until(async () => {
+    const answers = await Promise.allSettled([
+      ...Array.from({ length: 6 }, () => database.query('select 1')),
+      database.transaction((tx) => tx.query('select 1')),
+      database.orm.execute(sql`select 1`),
+    ]);
+    refused += answers.filter(({ status }) => status === 'rejected').length;
+    return proxy.cuts() > 20;
+  }, 'twenty connections to be cut');
+  t.ok(refused > 0, `${refused} questions were refused`);
+  proxy.cut(false);
+  const words = [['x', 'y']];
+  await until(
+    () =>
+      database.query<{ words: string[] }>('select $1::text[] as words', words).then(
+        ([row]) => row?.words.length === 2,
+        () => false,
+      ),
+    'an answer again',
+  );
+  t.same(
+    await database.query('select $1::text[] as words', words),
+    [{ words: ['x', 'y'] }],
+    'arrays are read as before',
+  );
+});

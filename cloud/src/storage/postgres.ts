@@ -28,16 +28,30 @@ interface SocketTarget {
 /** Opens pools on a PostgreSQL server. */
 export async function openPostgres(url: string, migrationsFolder: string): Promise<Database> {
   try {
-    await migrateUnderLock(url, migrationsFolder);
-    return new PostgresDatabase(url);
+    return new PostgresDatabase(url, await migrateUnderLock(url, migrationsFolder));
   } catch (cause) {
     throw new DomainError('unavailable', `the PostgreSQL server did not open: ${errorMessage(cause)}`, { cause });
   }
 }
 
-function createClient(url: string, max: number, onLost: () => void = () => undefined): Client {
+/** How a client of postgres.js reads and writes arrays, by the array types of the server. */
+interface ArrayTypes {
+  readonly parsers: Client['options']['parsers'];
+  readonly serializers: Client['options']['serializers'];
+  readonly shared: { readonly typeArrayMap: Record<number, number> };
+}
+
+/** @param arrays Absent: the client asks the server on each new connection. */
+function createClient(
+  url: string,
+  max: number,
+  onLost: () => void = () => undefined,
+  arrays: ArrayTypes | undefined = undefined,
+): Client {
   const options = {
     max,
+    // Nobody awaits that question in postgres.js, so a connection that closes over it would end the process.
+    fetch_types: arrays === undefined,
     types: { int8 },
     connect_timeout: CONNECT_TIMEOUT_S,
     // A connection that is closed costs the whole client; see postgres-pool.ts.
@@ -49,7 +63,28 @@ function createClient(url: string, max: number, onLost: () => void = () => undef
     // postgres.js leaves Nagle's algorithm on, which costs 40 ms on larger writes.
     socket: (target: SocketTarget) => openSocket(target, onLost),
   };
-  return postgres(url, options);
+  const client = postgres(url, options);
+  if (arrays) {
+    const own = arrayTypesOf(client);
+    for (const part of ['parsers', 'serializers'] as const) Object.assign(own[part], arrays[part]);
+    Object.assign(own.shared.typeArrayMap, arrays.shared.typeArrayMap);
+  }
+  return client;
+}
+
+const arrayTypesOf = (client: Client): ArrayTypes => client.options as Client['options'] & ArrayTypes;
+
+/** What a client learnt from the server, to be given to others. */
+function copyArrayTypes(client: Client): ArrayTypes {
+  const { parsers, serializers, shared } = arrayTypesOf(client);
+  const types = Object.values(shared.typeArrayMap);
+  const pick = <T>(all: Record<number, T>): Record<number, T> =>
+    Object.fromEntries(types.flatMap((type) => (all[type] === undefined ? [] : [[type, all[type]]])));
+  return {
+    parsers: pick(parsers),
+    serializers: pick(serializers),
+    shared: { typeArrayMap: { ...shared.typeArrayMap } },
+  };
 }
 
 /**
@@ -67,13 +102,17 @@ function openSocket(target: SocketTarget, onLost: () => void): Socket {
   return socket;
 }
 
-async function migrateUnderLock(url: string, migrationsFolder: string): Promise<void> {
+/** @returns The server's array types. */
+async function migrateUnderLock(url: string, migrationsFolder: string): Promise<ArrayTypes> {
   const client = createClient(url, 1);
   try {
     // The only connection of its pool, so lock, migration and release share a session.
     await client.unsafe(`select pg_advisory_lock(${MIGRATION_LOCK})`);
+    // Before drizzle changes what it does not want parsed.
+    const arrays = copyArrayTypes(client);
     await migrate(drizzle(client), { migrationsFolder });
     await client.unsafe(`select pg_advisory_unlock(${MIGRATION_LOCK})`);
+    return arrays;
   } finally {
     await client.end({ timeout: 1 });
   }
@@ -88,11 +127,11 @@ class PostgresDatabase implements Database {
   readonly #ormPool: PostgresPool;
   #closed: Promise<void> | undefined;
 
-  constructor(url: string) {
-    this.#raw = new PostgresPool((onLost) => createClient(url, RAW_CONNECTIONS_MAX, onLost));
+  constructor(url: string, arrays: ArrayTypes) {
+    this.#raw = new PostgresPool((onLost) => createClient(url, RAW_CONNECTIONS_MAX, onLost, arrays));
     // drizzle changes the type parsers of the client it is given, so it gets its own, and each new one is shown to it.
     this.#ormPool = new PostgresPool((onLost) => {
-      const client = createClient(url, ORM_CONNECTIONS_MAX, onLost);
+      const client = createClient(url, ORM_CONNECTIONS_MAX, onLost, arrays);
       drizzle(client);
       return client;
     });
