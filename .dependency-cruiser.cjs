@@ -47,7 +47,10 @@ module.exports = {
       name: 'contexts-know-no-transport',
       comment: 'Domain contexts declare ports; adapters implement them.',
       severity: 'error',
-      from: { path: '^cloud/src/(alert|notify|events|identity|fleet|failsafe|dashboard|telemetry)/', pathNot: '\\.test\\.ts$' },
+      from: {
+        path: '^cloud/src/(alert|notify|events|identity|fleet|failsafe|dashboard|telemetry)/',
+        pathNot: '\\.test\\.ts$',
+      },
       to: {
         path: '(^cloud/src/(api|broker)/|node_modules/(hono|@hono|aedes|mqtt)/)',
         pathNot: '^cloud/src/broker/bus\\.ts$',

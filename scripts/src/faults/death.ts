@@ -4,9 +4,9 @@ import { must } from './campaign.ts';
 import type { McuRig } from './mcu-rig.ts';
 import { Random } from './random.ts';
 
-export const DEATH_STOPPED_MS_MAX = 400;
+const DEATH_STOPPED_MS_MAX = 400;
 export const DEATHS = ['kill', 'stop', 'stuck', 'port'] as const;
-export type Death = (typeof DEATHS)[number];
+type Death = (typeof DEATHS)[number];
 const SIGNALS = { kill: 'SIGKILL', stop: 'SIGSTOP', stuck: 'SIGUSR2', port: 'SIGWINCH' } as const;
 
 /** What one death has measured. */
