@@ -51,7 +51,7 @@ t.test(
         'every stop is confirmed',
       );
       t.match(await trigger('RB-known'), { status: 200 });
-      // What was found is remembered for a second.
+      // What was found is remembered for half a second.
       await until(async () => (await call('GET', '/ready')).status === 503, 'the server to notice');
       const ready = await call('GET', '/ready');
       t.match(ready, { status: 503, json: { checks: { database: { status: 'failed' } } } }, 'it says what is missing');
