@@ -10,12 +10,11 @@ import {
   pgTable,
   primaryKey,
   text,
-  timestamp,
   uniqueIndex,
 } from 'drizzle-orm/pg-core';
+import { at } from './columns.ts';
 import { robot, tenant } from './schema.ts';
 
-const at = (name: string) => timestamp(name, { withTimezone: true, precision: 3, mode: 'date' });
 const ofTenant = () =>
   text('tenant_id')
     .notNull()

@@ -1,7 +1,6 @@
-import { bigint, customType, pgTable, timestamp } from 'drizzle-orm/pg-core';
+import { bigint, pgTable, timestamp } from 'drizzle-orm/pg-core';
+import { bytea } from './columns.ts';
 import { robot } from './schema.ts';
-
-const bytea = customType<{ data: Uint8Array; driverData: Uint8Array }>({ dataType: () => 'bytea' });
 
 /** What the control plane learnt of a robot whose edge does not judge itself, so that replicas agree. */
 export const healthModel = pgTable('health_model', {

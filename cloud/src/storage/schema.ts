@@ -3,7 +3,6 @@ import {
   bigint,
   bigserial,
   boolean,
-  customType,
   doublePrecision,
   foreignKey,
   index,
@@ -12,12 +11,9 @@ import {
   pgTable,
   primaryKey,
   text,
-  timestamp,
   uniqueIndex,
 } from 'drizzle-orm/pg-core';
-
-const bytea = customType<{ data: Uint8Array; driverData: Uint8Array }>({ dataType: () => 'bytea' });
-const at = (name: string) => timestamp(name, { withTimezone: true, precision: 3, mode: 'date' });
+import { at, bytea } from './columns.ts';
 
 /** Who owns robots, people and clients. Every other row belongs to one, directly or through its robot. */
 export const tenant = pgTable('tenant', {
