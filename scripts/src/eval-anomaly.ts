@@ -4,6 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { Command } from 'commander';
 import { evaluate } from './eval/evaluate.ts';
 import { page } from './eval/report.ts';
+import { rolling } from './eval/rolling.ts';
 import { allTasks } from './eval/tasks.ts';
 
 /** The repository, seen from the compiled file. */
@@ -30,5 +31,5 @@ const evaluations = tasks.map((task) => {
   return evaluation;
 });
 mkdirSync(dirname(out), { recursive: true });
-writeFileSync(out, page(evaluations, missing));
+writeFileSync(out, page(evaluations, rolling(tasks), missing));
 process.stdout.write(`written: ${out}\n`);

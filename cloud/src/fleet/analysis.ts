@@ -1,4 +1,4 @@
-import { decodeVerdict, type HealthVerdict } from '@outrider/shared/health/verdict';
+import { decodeVerdict, type HealthVerdict, isShown } from '@outrider/shared/health/verdict';
 import type { ShadowEntry } from '../telemetry/ports.ts';
 
 /** A verdict older than this is none. [ms] */
@@ -30,7 +30,17 @@ export function reasonsOf(analysis: Analysis | undefined): string[] {
   const { verdict } = analysis;
   if (verdict.anomalyScore === null)
     return [`no anomaly score yet: learning what is normal, ${Math.round(verdict.progress * 100)} % done`];
-  return verdict.signals
+  const costs = verdict.signals
     .filter(({ cost }) => cost >= 0.005)
     .map(({ signal, cost, sinceMs }) => `${signal} costs ${cost.toFixed(2)} since ${new Date(sinceMs).toISOString()}`);
+  return [...costs, ...doubtsOf(verdict)];
+}
+
+/** An alarm whose level rests on little is worth less: said where there is one. */
+function doubtsOf({ evidence, alarmSinceMs }: HealthVerdict): string[] {
+  if (!evidence || isShown(evidence) || alarmSinceMs === undefined) return [];
+  const { normalHours, neededHours } = evidence;
+  return [
+    `the alarm level is an extrapolation: it rests on ${normalHours.toFixed(1)} h of normal work, ${neededHours.toFixed(0)} h would show its false-alarm rate`,
+  ];
 }

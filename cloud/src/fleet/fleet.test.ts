@@ -94,6 +94,7 @@ t.test("the robot's own analysis comes before the control plane's, and old ones 
       signals: [{ signal: '/joint_states:knee.effort', score: 0.8, cost: 1 - healthScore, sinceMs: NOW - 5000 }],
       alarmSinceMs: undefined,
       updatedAtMs: NOW,
+      evidence: undefined,
     });
   const said = (key: string, value: unknown, ageMs = 1000): ShadowEntry => {
     const at = (NOW - ageMs) as EpochMs;

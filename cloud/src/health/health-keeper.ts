@@ -226,8 +226,8 @@ export class HealthKeeper implements Service {
 
   async #saveIfNew(kept: Kept): Promise<void> {
     const { store, clock, settings } = this.#options;
+    if (kept.analyser.learntStreams === kept.saved) return;
     const model = kept.analyser.model();
-    if (model.size === kept.saved) return;
     let agreed = model;
     const merge = (body: Uint8Array | undefined): Uint8Array => {
       const stored: RobotModel = body ? readModel(body) : new Map();

@@ -60,6 +60,8 @@ function healthView(verdict: HealthVerdict): HealthView {
     anomaly_score: verdict.anomalyScore,
     risk_level: verdict.riskLevel,
     alarm_since: verdict.alarmSinceMs === undefined ? null : toIso(verdict.alarmSinceMs as EpochMs),
+    normal_h: verdict.evidence?.normalHours ?? null,
+    needed_h: verdict.evidence?.neededHours ?? null,
     signals: verdict.signals.map(({ signal, score, cost, sinceMs }) => ({
       signal,
       score,

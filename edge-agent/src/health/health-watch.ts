@@ -17,6 +17,8 @@ const REPEAT_MS = 10_000;
 const STEP = 0.05;
 /** A model that could not be written is tried again so much later. */
 const RETRY_SAVE_MS = 60_000;
+/** The alarm level is refined all the time; so much of that may be lost with a power cut. */
+const REFINED_SAVE_MS = 3_600_000;
 
 export interface HealthWatchOptions {
   readonly settings: AnalyserSettings;
@@ -38,6 +40,7 @@ export class HealthWatch implements Service {
   readonly #file: ModelFile;
   #analyser: RobotAnalyser;
   #savedCount = 0;
+  #savedMs = 0;
   #saveAfterMs = 0;
   #reported: HealthVerdict | undefined;
   #reportedMs = Number.NEGATIVE_INFINITY;
@@ -55,6 +58,7 @@ export class HealthWatch implements Service {
     if (known.size > 0) this.#options.log.info({ streams: known.size }, 'health.model_loaded');
     // What came from disk need not be written again.
     this.#savedCount = known.size;
+    this.#savedMs = this.#options.clock.monotonicMs();
   }
 
   /** Takes a sample; a few microseconds. */
@@ -73,7 +77,7 @@ export class HealthWatch implements Service {
       await this.look();
       await pause(LOOK_MS, signal);
     }
-    await this.#saveIfNew();
+    await this.#saveIfNew(0);
   }
 
   /** What happens each second. */
@@ -122,16 +126,21 @@ export class HealthWatch implements Service {
     void record(event).catch((error: unknown) => log.warn({ reason: errorMessage(error) }, 'event.lost'));
   }
 
-  async #saveIfNew(): Promise<void> {
+  /** Writes streams that are newly learnt at once, and refined alarm levels when the file is as old as given. */
+  async #saveIfNew(refinedAfterMs = REFINED_SAVE_MS): Promise<void> {
     const { log, clock } = this.#options;
+    const nowMs = clock.monotonicMs();
+    const isNew = this.#analyser.learntStreams !== this.#savedCount;
+    const isRefined = this.#analyser.learntStreams > 0 && nowMs - this.#savedMs >= refinedAfterMs;
+    if ((!isNew && !isRefined) || nowMs < this.#saveAfterMs) return;
     const model = this.#analyser.model();
-    if (model.size === this.#savedCount || clock.monotonicMs() < this.#saveAfterMs) return;
     try {
       await this.#file.save(model);
       this.#savedCount = model.size;
-      log.info({ streams: model.size }, 'health.learnt');
+      this.#savedMs = nowMs;
+      if (isNew) log.info({ streams: model.size }, 'health.learnt');
     } catch (error) {
-      this.#saveAfterMs = clock.monotonicMs() + RETRY_SAVE_MS;
+      this.#saveAfterMs = nowMs + RETRY_SAVE_MS;
       log.warn({ reason: errorMessage(error) }, 'health.model_not_saved');
     }
   }

@@ -51,6 +51,9 @@ export interface HealthView {
   readonly anomaly_score: number | null;
   readonly risk_level: string;
   readonly alarm_since: string | null;
+  /** Normal work on which the alarm level rests, and how much would show its false-alarm rate. */
+  readonly normal_h: number | null;
+  readonly needed_h: number | null;
   readonly signals: readonly { signal: string; score: number; cost: number; since: string }[];
 }
 

@@ -9,7 +9,7 @@ import {
   scored,
   windowsOf,
 } from './methods.ts';
-import { type Alarms, alarmsOf, areaUnderRoc } from './metrics.ts';
+import { type Alarms, alarmsOf, areaUnderRoc, bestF1 } from './metrics.ts';
 import type { Task } from './tasks.ts';
 
 /** What one method did with one task. */
@@ -17,6 +17,8 @@ export interface Result extends Alarms {
   readonly method: string;
   /** NaN where the test data has no faults. */
   readonly auroc: number;
+  /** At the level that is best in hindsight. */
+  readonly f1Best: number;
 }
 
 export interface Evaluation {
@@ -49,9 +51,10 @@ export function evaluate(task: Task): Evaluation {
   };
   const methods: Method[] = [fixedLimits, robustZ, analyser, ...(task.labelled.length > 0 ? [analyserWithLabels] : [])];
   const results = methods.map((method): Result => {
-    const { rule, score } = method.learn(learning);
+    const { basis, score } = method.learn(learning);
     const parts = test.map((windows) => scored(windows, score(windows)));
-    return { method: method.name, auroc: areaUnderRoc(parts), ...alarmsOf(parts, rule, windowMs) };
+    const alarms = alarmsOf(parts, basis, windowMs, task.perHour);
+    return { method: method.name, auroc: areaUnderRoc(parts), f1Best: bestF1(parts), ...alarms };
   });
   return { task, counts: [fit.flat().length, calibrate.flat().length, test.flat().length], windowMs, results };
 }

@@ -1,9 +1,9 @@
+import { type AlarmBasis, alarmBasis } from '@outrider/shared/health/alarm-level';
 import { calibrate } from '@outrider/shared/health/calibrate';
 import { quantileOfSorted, robustScale, sortedFinite } from '@outrider/shared/health/statistics';
 import { finish, fitShape, type StreamModel } from '@outrider/shared/health/stream-model';
 import { StreamScorer } from '@outrider/shared/health/stream-scorer';
 import { trainClassifier } from '@outrider/shared/health/supervised';
-import { type AlarmRule, alarmRule } from '@outrider/shared/health/tail';
 import { SignalWindows, type WindowOptions } from '@outrider/shared/health/windows';
 import type { Scored } from './metrics.ts';
 import type { Recording } from './recording.ts';
@@ -48,7 +48,7 @@ export function windowsOf(recording: Recording, options: WindowOptions): Labelle
 /** Something that learns from normal windows and then scores others. */
 export interface Method {
   readonly name: string;
-  learn(parts: Learning): { readonly rule: AlarmRule; score(windows: readonly LabelledWindow[]): number[] };
+  learn(parts: Learning): { readonly basis: AlarmBasis; score(windows: readonly LabelledWindow[]): number[] };
 }
 
 export interface Learning {
@@ -64,8 +64,8 @@ export interface Learning {
 const scoredBy = (
   learning: Learning,
   score: (windows: readonly LabelledWindow[]) => number[],
-): { rule: AlarmRule; score(windows: readonly LabelledWindow[]): number[] } => ({
-  rule: alarmRule(learning.calibrate.flatMap(score), learning.windowMs, learning.perHour),
+): { basis: AlarmBasis; score(windows: readonly LabelledWindow[]): number[] } => ({
+  basis: alarmBasis(learning.calibrate.flatMap(score), learning.windowMs, learning.perHour),
   score,
 });
 
@@ -126,7 +126,7 @@ function learned(learning: Learning, withLabels: boolean): ReturnType<Method['le
     : undefined;
   const model: StreamModel = finish(calibrate(shape, heldOut, learning.perHour, classifier));
   return {
-    rule: model.alarm,
+    basis: model.alarm,
     score: (windows) => {
       const scorer = new StreamScorer(model, model.classifier);
       return windows.map((window) => scorer.combine(scorer.look(window.features), model.tails));

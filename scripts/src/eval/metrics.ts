@@ -1,4 +1,4 @@
-import { type AlarmRule, AlarmState } from '@outrider/shared/health/tail';
+import { type AlarmBasis, AlarmLevel } from '@outrider/shared/health/alarm-level';
 
 /** Scores of consecutive windows with what the labels say of them. */
 export interface Scored {
@@ -34,14 +34,16 @@ export interface Alarms {
   /** Alarms that began in normal data, and the hours of it. */
   readonly falseAlarms: number;
   readonly normalHours: number;
+  /** Of the normal time, how much an alarm stood. */
+  readonly alarmShare: number;
   readonly episodes: number;
   readonly detected: number;
   /** Median over the detected episodes, from their first labelled window. [ms] */
   readonly delayMs: number;
 }
 
-/** Runs the rule over the scores as the agent would. */
-export function alarmsOf(parts: readonly Scored[], rule: AlarmRule, windowMs: number): Alarms {
+/** Follows the scores as the agent would: what one part teaches of the level, the next one knows. */
+export function alarmsOf(parts: readonly Scored[], basis: AlarmBasis, windowMs: number, perHour: number): Alarms {
   let hits = 0;
   let misses = 0;
   let falses = 0;
@@ -49,12 +51,13 @@ export function alarmsOf(parts: readonly Scored[], rule: AlarmRule, windowMs: nu
   let falseAlarms = 0;
   let episodes = 0;
   const delays: number[] = [];
+  let known = basis;
   for (const { scores, isFault, timesMs } of parts) {
-    const alarm = new AlarmState();
+    const alarm = new AlarmLevel(known, windowMs, perHour);
     let startMs = Number.NaN;
     let isFound = false;
     scores.forEach((score, i) => {
-      const change = alarm.observe(score, rule);
+      const change = alarm.observe(score);
       const fault = isFault[i] === true;
       if (fault && Number.isNaN(startMs)) {
         startMs = timesMs[i] as number;
@@ -72,6 +75,7 @@ export function alarmsOf(parts: readonly Scored[], rule: AlarmRule, windowMs: nu
       if (!fault) normals += 1;
       if (!fault && change === 'raised') falseAlarms += 1;
     });
+    known = alarm.basis;
   }
   delays.sort((a, b) => a - b);
   const precision = hits / Math.max(1, hits + falses);
@@ -81,9 +85,37 @@ export function alarmsOf(parts: readonly Scored[], rule: AlarmRule, windowMs: nu
     recall,
     f1: precision + recall === 0 ? 0 : (2 * precision * recall) / (precision + recall),
     falseAlarms,
+    alarmShare: falses / Math.max(1, normals),
     normalHours: (normals * windowMs) / 3_600_000,
     episodes,
     detected: delays.length,
     delayMs: delays.length === 0 ? Number.NaN : (delays[delays.length >> 1] as number),
   };
+}
+
+/** The F1 of single windows at the level that is best in hindsight: what ranking alone leaves room for. */
+export function bestF1(parts: readonly Scored[]): number {
+  const all = parts.flatMap(({ scores, isFault }) =>
+    scores.map((score, i) => ({ score, isFault: isFault[i] === true })),
+  );
+  all.sort((a, b) => b.score - a.score);
+  const faults = all.filter((entry) => entry.isFault).length;
+  let best = faults === 0 ? Number.NaN : 0;
+  let hits = 0;
+  all.forEach(({ score, isFault }, i) => {
+    if (isFault) hits += 1;
+    if (score !== all[i + 1]?.score) best = Math.max(best, (2 * hits) / (i + 1 + faults));
+  });
+  return best;
+}
+
+/** Chance of so many events or more where `expected` are expected. */
+export function chanceOfMore(count: number, expected: number): number {
+  let term = Math.exp(-expected);
+  let below = 0;
+  for (let k = 0; k < count; k += 1) {
+    below += term;
+    term *= expected / (k + 1);
+  }
+  return Math.max(0, 1 - below);
 }

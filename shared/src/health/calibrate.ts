@@ -1,7 +1,8 @@
+import { alarmBasis } from './alarm-level.ts';
 import type { Classifier } from './boost.ts';
 import { type Shape, type Steps, type StreamModel, VIEWS, type View } from './stream-model.ts';
 import { type RawViews, StreamScorer } from './stream-scorer.ts';
-import { alarmRule, fitTail, type Tail } from './tail.ts';
+import { fitTail, type Tail } from './tail.ts';
 
 /** Windows that one piece of the work looks at. */
 const PIECE = 20;
@@ -28,5 +29,5 @@ export function* calibrate(
     if (view !== 'learnt' || classifier) tails[view] = fitTail(raws.map((raw) => raw.values[view]));
   yield;
   const scores = raws.map((raw) => scorer.combine(raw, tails));
-  return { ...shape, tails, classifier, alarm: alarmRule(scores, shape.windowMs, perHour) };
+  return { ...shape, tails, classifier, alarm: alarmBasis(scores, shape.windowMs, perHour) };
 }

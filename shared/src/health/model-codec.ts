@@ -8,7 +8,7 @@ import type { Tail } from './tail.ts';
 import { FEATURES_PER_SIGNAL, TIMING_FEATURES } from './windows.ts';
 
 /** First line: what it is and its version, then the checksum of all that follows. */
-const MAGIC = 'OUTRIDER-HEALTH-1';
+const MAGIC = 'OUTRIDER-HEALTH-2';
 const HEAD_BYTES = MAGIC.length + 1 + 8 + 1;
 const INFLATED_BYTES_MAX = 64 * 1024 * 1024;
 
@@ -64,7 +64,7 @@ function restore(stored: StoredStream): StreamModel {
   const { signals, windowMs, tails, alarm, classifier } = stored;
   const width = signals.length * FEATURES_PER_SIGNAL + TIMING_FEATURES.length;
   const features = (text: string): Float64Array => expect(Float64Array.from(unpack(text)), width);
-  if (!(windowMs > 0) || !(alarm.raiseAt > 0)) throw new Error('its alarm level is no number');
+  if (!(windowMs > 0) || !(alarm.windows > 0 && alarm.excess > 0)) throw new Error('its alarm level is no number');
   if (stored.wanders.length !== signals.length) throw new Error('its signals do not agree');
   return {
     signals,

@@ -1,4 +1,5 @@
 import { fieldRange, SAMPLE_FLAGS, type Sample, type StreamLayout, sameLayout } from '../telemetry.ts';
+import { hoursToShow } from './alarm-level.ts';
 import { SIGNALS_MAX, type Signals, signalsOf } from './signals.ts';
 import { type LearningSettings, StreamAnalyser, type StreamFinding } from './stream-analyser.ts';
 import type { StreamModel } from './stream-model.ts';
@@ -92,12 +93,19 @@ export class RobotAnalyser {
     this.#mayLearn = value;
   }
 
-  /** Everything that is learnt so far. Another map, and so another size, once a stream has been learnt. */
+  /** Everything that is learnt so far. */
   model(): RobotModel {
     const models = [...this.#streams].flatMap(([key, { analyser }]): [string, StreamModel][] =>
       analyser.model ? [[key, analyser.model]] : [],
     );
     return new Map([...this.#known, ...models]);
+  }
+
+  /** Streams of `model()`, without making it. */
+  get learntStreams(): number {
+    let count = this.#known.size;
+    for (const [key, { analyser }] of this.#streams) if (analyser.isLearnt && !this.#known.has(key)) count += 1;
+    return count;
   }
 
   /** Memory that learning takes until it is done. [bytes] */
@@ -157,7 +165,7 @@ export class RobotAnalyser {
   /** What the analyser says now. */
   verdict(): HealthVerdict {
     const watched = [...this.#streams.values()];
-    const learnt = watched.filter(({ analyser }) => analyser.model);
+    const learnt = watched.filter(({ analyser }) => analyser.isLearnt);
     const isLearning = learnt.length === 0;
     const stale = watched.filter(({ staleSinceMs }) => !Number.isNaN(staleSinceMs));
     const findings = learnt.flatMap(({ layout, finding }) => (finding ? [{ stream: layout.stream, finding }] : []));
@@ -186,6 +194,12 @@ export class RobotAnalyser {
       signals: shared(suspects, cost),
       alarmSinceMs: this.#alarmSinceMs,
       updatedAtMs: this.#updatedAtMs,
+      evidence: isLearning
+        ? undefined
+        : {
+            normalHours: Math.min(...learnt.map(({ analyser }) => analyser.normalHours)),
+            neededHours: hoursToShow(this.#settings.falseAlarmsPerHour),
+          },
     };
   }
 

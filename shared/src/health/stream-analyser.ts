@@ -1,7 +1,8 @@
+import { AlarmLevel, hoursOf } from './alarm-level.ts';
 import { calibrate } from './calibrate.ts';
 import { fitShape, type Steps, type StreamModel, type View } from './stream-model.ts';
 import { StreamScorer } from './stream-scorer.ts';
-import { AlarmState, surprise } from './tail.ts';
+import { surprise } from './tail.ts';
 import { SignalWindows, type WindowOptions } from './windows.ts';
 
 export interface LearningSettings {
@@ -55,12 +56,12 @@ export class StreamAnalyser {
   readonly #windows: SignalWindows;
   readonly #since: Float64Array;
   readonly #sharedSince = new Map<View, number>();
-  readonly #alarm = new AlarmState();
   #collected: Float32Array[] = [];
   #firstMs = Number.NaN;
   #fitting: Steps<StreamModel> | undefined;
   #model: StreamModel | undefined;
   #scorer: StreamScorer | undefined;
+  #alarm: AlarmLevel | undefined;
   #lastMs = Number.NaN;
   #intervalMs = 0;
 
@@ -79,8 +80,18 @@ export class StreamAnalyser {
     if (model && fitsSignals(model, signals)) this.#watch(model);
   }
 
+  get isLearnt(): boolean {
+    return this.#model !== undefined;
+  }
+
+  /** What was learnt, with the alarm level as it is by now. */
   get model(): StreamModel | undefined {
-    return this.#model;
+    return this.#model && this.#alarm ? { ...this.#model, alarm: this.#alarm.basis } : undefined;
+  }
+
+  /** Normal work on which the alarm level rests; 0 while nothing is learnt. [h] */
+  get normalHours(): number {
+    return this.#model && this.#alarm ? hoursOf(this.#alarm.basis, this.#model.windowMs) : 0;
   }
 
   /** Memory that learning takes until it is done. [bytes] */
@@ -110,7 +121,8 @@ export class StreamAnalyser {
     this.#lastMs = atMs;
     const features = this.#windows.push(atMs, values, this.#indices);
     if (!features) return undefined;
-    if (this.#model && this.#scorer) return this.#judge(this.#model, this.#scorer, features, atMs);
+    if (this.#model && this.#scorer && this.#alarm)
+      return this.#judge(this.#model, this.#scorer, this.#alarm, features, atMs);
     if (this.#fitting) this.#fitSome(this.#fitting);
     else if (mayLearn) this.#collect(features, atMs);
     return undefined;
@@ -138,15 +150,23 @@ export class StreamAnalyser {
   #watch(model: StreamModel): void {
     this.#model = model;
     this.#scorer = new StreamScorer(model, model.classifier);
+    this.#alarm = new AlarmLevel(model.alarm, model.windowMs, this.#settings.falseAlarmsPerHour);
   }
 
-  #judge(model: StreamModel, scorer: StreamScorer, features: Float64Array, atMs: number): StreamFinding {
+  #judge(
+    model: StreamModel,
+    scorer: StreamScorer,
+    alarm: AlarmLevel,
+    features: Float64Array,
+    atMs: number,
+  ): StreamFinding {
     const raw = scorer.look(features);
     const score = scorer.combine(raw, model.tails);
-    const change = this.#alarm.observe(score, model.alarm);
+    const { raiseAt } = alarm.rule;
+    const change = alarm.observe(score);
     const suspects: Suspect[] = [];
     const add = (signal: string, blame: number, sinceMs: number): void => {
-      if (!Number.isNaN(sinceMs)) suspects.push({ signal, score: share(blame, model.alarm.raiseAt), sinceMs });
+      if (!Number.isNaN(sinceMs)) suspects.push({ signal, score: share(blame, raiseAt), sinceMs });
     };
     scorer.blame(raw, model.tails).forEach((blame, i) => {
       const since = stillSince(this.#since[i] as number, blame, atMs);
@@ -163,8 +183,8 @@ export class StreamAnalyser {
     suspects.sort((a, b) => b.score - a.score);
     return {
       atMs,
-      anomaly: share(score, model.alarm.raiseAt),
-      isAlarm: this.#alarm.isActive,
+      anomaly: share(score, raiseAt),
+      isAlarm: alarm.isActive,
       change,
       suspects: suspects.slice(0, SUSPECTS_MAX),
     };

@@ -1,7 +1,8 @@
+import type { AlarmBasis } from './alarm-level.ts';
 import type { Classifier } from './boost.ts';
 import { precisionOf } from './matrix.ts';
 import { clip, quantileOfSorted, robustScale } from './statistics.ts';
-import type { AlarmRule, Tail } from './tail.ts';
+import type { Tail } from './tail.ts';
 import { FEATURES_PER_SIGNAL, TIMING_FEATURES } from './windows.ts';
 
 /** The ways in which a window is looked at. Each has a distribution of its own on normal data. */
@@ -51,7 +52,7 @@ export interface StreamModel {
   /** Scaled levels and spreads of some normal windows. */
   readonly prototypes: readonly Float32Array[];
   readonly tails: Readonly<Partial<Record<View, Tail>>>;
-  readonly alarm: AlarmRule;
+  readonly alarm: AlarmBasis;
   readonly classifier: Classifier | undefined;
 }
 

@@ -1,11 +1,13 @@
 import { quantileOfSorted, sortedFinite } from './statistics.ts';
 
 /** Past this share of the values the tail is an exponential and no longer the values themselves. */
-const TAIL_SHARE = 0.1;
+export const TAIL_SHARE = 0.1;
 /** Views count in standard deviations: less than this is rounding, however still the normal data was. */
 const SCALE_MIN = 0.05;
 /** Points that the body of the distribution is kept as. */
 const BODY_POINTS = 21;
+/** Neighbouring windows overlap: so many say what one does. */
+const RUN_WINDOWS = 10;
 /** What "never seen" counts as at most: 10^-8. */
 const SURPRISE_MAX = 8;
 
@@ -36,7 +38,7 @@ export function fitTail(values: Iterable<number>): Tail {
   const middle = quantileOfSorted(sorted, 0.5);
   const shortest = (edge - middle) / Math.log(0.5 / TAIL_SHARE);
   // Few values show too little of a tail, and neighbouring windows overlap.
-  const doubt = 1 + 2 / Math.sqrt(Math.max(1, count / CLEAR_WINDOWS));
+  const doubt = 1 + 2 / Math.sqrt(Math.max(1, count / RUN_WINDOWS));
   return { body, scale: Math.max((doubt * sum) / Math.max(1, count), shortest, SCALE_MIN) };
 }
 
@@ -61,74 +63,4 @@ export function surprise({ body, scale }: Tail, value: number): number {
   const within = value <= from ? 0 : to > from ? (value - from) / (to - from) : 1;
   const share = ((1 - TAIL_SHARE) * (low + within)) / Math.max(1, last);
   return -Math.log10(Math.max(TAIL_SHARE, 1 - share));
-}
-
-/** When an alarm begins and when it is over. */
-export interface AlarmRule {
-  /** A score from here on begins an alarm. */
-  readonly raiseAt: number;
-  /** Below this it is over, once it stayed there. */
-  readonly clearAt: number;
-}
-
-/** An alarm is over when the score stayed below `clearAt` for so many windows. */
-export const CLEAR_WINDOWS = 10;
-const CLEAR_SHARE = 0.75;
-
-/**
- * The level that normal data crosses `perHour` times an hour: peaks over a threshold. Exceedances of a high level that
- * belong together are one; how their number falls with the level is an exponential.
- *
- * @param scores Scores of consecutive held-out normal windows.
- * @param windowMs Time from one window to the next.
- */
-export function alarmRule(scores: readonly number[], windowMs: number, perHour: number): AlarmRule {
-  const sorted = sortedFinite(scores);
-  const hours = Math.max(1e-9, (scores.length * windowMs) / 3_600_000);
-  const wanted = Math.max(1e-9, perHour) * hours;
-  const edge = quantileOfSorted(sorted, 1 - TAIL_SHARE);
-  const peaks = peaksOver(scores, edge);
-  const mean = peaks.reduce((sum, peak) => sum + peak - edge, 0) / Math.max(1, peaks.length);
-  // Few peaks say little of how high others may be.
-  const doubt = 1 + 1 / Math.sqrt(Math.max(1, peaks.length));
-  const scale = Math.max(doubt * mean, 1e-3 * Math.abs(edge), 1e-6);
-  // A share of 1/(n+1) more than was seen, as in a conformal test: the held-out data is finite.
-  const raiseAt = edge + scale * Math.max(0.1, Math.log((peaks.length + 1) / wanted));
-  return { raiseAt, clearAt: CLEAR_SHARE * raiseAt };
-}
-
-/** The highest score of each run of exceedances; runs are apart when CLEAR_WINDOWS windows lie below the level. */
-function peaksOver(scores: readonly number[], level: number): number[] {
-  const peaks: number[] = [];
-  let quiet = CLEAR_WINDOWS;
-  for (const score of scores) {
-    if (!(score > level)) {
-      quiet += 1;
-      continue;
-    }
-    if (quiet >= CLEAR_WINDOWS) peaks.push(score);
-    else peaks[peaks.length - 1] = Math.max(peaks[peaks.length - 1] as number, score);
-    quiet = 0;
-  }
-  return peaks;
-}
-
-/** Follows a score and says when an alarm begins and ends. */
-export class AlarmState {
-  #below = 0;
-  isActive = false;
-
-  /** @returns Whether this score began or ended an alarm. */
-  observe(score: number, { raiseAt, clearAt }: AlarmRule): 'raised' | 'cleared' | undefined {
-    if (!this.isActive) {
-      if (!(score >= raiseAt)) return undefined;
-      this.isActive = true;
-      this.#below = 0;
-      return 'raised';
-    }
-    this.#below = score < clearAt ? this.#below + 1 : 0;
-    if (this.#below < CLEAR_WINDOWS) return undefined;
-    this.isActive = false;
-    return 'cleared';
-  }
 }

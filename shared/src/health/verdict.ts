@@ -29,7 +29,18 @@ export interface HealthVerdict {
   readonly alarmSinceMs: number | undefined;
   /** Time of the newest sample behind it. [ms since 1970] */
   readonly updatedAtMs: number;
+  /** What the alarm level rests on; absent while nothing is learnt. */
+  readonly evidence: Evidence | undefined;
 }
+
+/** How much normal work was seen, and how much shows that the false-alarm rate is what was set. [h] */
+export interface Evidence {
+  readonly normalHours: number;
+  readonly neededHours: number;
+}
+
+/** With less the rate is an extrapolation: it may hold, and nothing has shown it yet. */
+export const isShown = ({ normalHours, neededHours }: Evidence): boolean => normalHours >= neededHours;
 
 /** Below this an anomaly costs nothing; at 1 it costs everything. */
 const FREE_ANOMALY = 0.4;
@@ -58,6 +69,10 @@ export function encodeVerdict(verdict: HealthVerdict): Record<string, unknown> {
     })),
     alarm_since_ms: verdict.alarmSinceMs === undefined ? null : Math.round(verdict.alarmSinceMs),
     updated_at_ms: Math.round(verdict.updatedAtMs),
+    ...(verdict.evidence && {
+      normal_h: round(verdict.evidence.normalHours),
+      needed_h: round(verdict.evidence.neededHours),
+    }),
   };
 }
 
@@ -82,8 +97,14 @@ export function decodeVerdict(value: unknown): HealthVerdict | undefined {
     signals: Array.isArray(said['signals']) ? said['signals'].slice(0, SIGNALS_READ_MAX).flatMap(decodeSignal) : [],
     alarmSinceMs: isTime(alarmSinceMs) ? alarmSinceMs : undefined,
     updatedAtMs,
+    evidence: evidenceOf(said['normal_h'], said['needed_h']),
   };
 }
+
+const evidenceOf = (normalHours: unknown, neededHours: unknown): Evidence | undefined =>
+  isHours(normalHours) && isHours(neededHours) ? { normalHours, neededHours } : undefined;
+
+const isHours = (value: unknown): value is number => typeof value === 'number' && value >= 0 && value < 1e9;
 
 const SIGNALS_READ_MAX = 64;
 
