@@ -64,8 +64,14 @@ const CHANNELS: Readonly<Record<number, UpChannel>> = {
   [Lane.LANE_TELEMETRY]: 'telemetry',
 };
 
-export function batch(epoch: string, lane: outrider.v1.Lane, records: readonly WireRecord[]): Uint8Array {
-  return UplinkBatch.encode({ protocolVersion: PROTOCOL_VERSION, epoch, lane, records: [...records] }).finish();
+export function batch(epoch: string, lane: outrider.v1.Lane, records: readonly WireRecord[], batchId = 0): Uint8Array {
+  return UplinkBatch.encode({
+    protocolVersion: PROTOCOL_VERSION,
+    epoch,
+    lane,
+    records: [...records],
+    batchId,
+  }).finish();
 }
 
 /** The edge's end of the wire over a real MQTT connection. */
@@ -104,8 +110,8 @@ export class TestEdge {
     await this.client.subscribeAsync(downFilter(this.device), { qos: 1 });
   }
 
-  async send(epoch: string, lane: outrider.v1.Lane, records: readonly WireRecord[]): Promise<void> {
-    await this.raw(CHANNELS[lane] ?? 'telemetry', batch(epoch, lane, records));
+  async send(epoch: string, lane: outrider.v1.Lane, records: readonly WireRecord[], batchId = 0): Promise<void> {
+    await this.raw(CHANNELS[lane] ?? 'telemetry', batch(epoch, lane, records, batchId));
   }
 
   async raw(channel: UpChannel, payload: Uint8Array): Promise<void> {

@@ -90,12 +90,13 @@ export async function ingestSuite(t: Test, rig: SuiteRig): Promise<void> {
   await t.test('a record that comes again is acknowledged again and not stored again', async (t) => {
     const epoch = epochOf('twice');
     const records = [1, 2, 3].map((seq) => telemetryRecord(seq, samples('/twice', 10, RECORDED_2019 + seq * 1000)));
-    await edge.send(epoch, LANE_TELEMETRY, records);
+    await edge.send(epoch, LANE_TELEMETRY, records, 71);
     await edge.acknowledged(epoch, LANE_TELEMETRY, 3);
+    t.same(edge.acks.at(-1)?.batchIds, [71], 'under its name');
     const acks = edge.acks.length;
-    await edge.send(epoch, LANE_TELEMETRY, records.slice(1));
+    await edge.send(epoch, LANE_TELEMETRY, records.slice(1), 72);
     await until(() => edge.acks.length > acks, 'the second acknowledgement');
-    t.match(edge.acks.at(-1), { epoch, upto: 3, collision: false });
+    t.match(edge.acks.at(-1), { epoch, upto: 3, collision: false, batchIds: [72] });
     t.equal((await counted('/twice'))?.samples, 30);
     t.ok((await metric(rig.replica().metrics, 'outrider_ingest_duplicates_total')) >= 2);
   });
@@ -157,9 +158,11 @@ export async function ingestSuite(t: Test, rig: SuiteRig): Promise<void> {
     await edge.acknowledged(epoch, LANE_TELEMETRY, 1);
     for (const seq of [1, 3]) {
       const acks = edge.acks.length;
-      await edge.send(epoch, LANE_TELEMETRY, [telemetryRecord(seq, samples('/clash', 1, RECORDED_2019, 99))]);
+      const others = [telemetryRecord(seq, samples('/clash', 1, RECORDED_2019, 99))];
+      await edge.send(epoch, LANE_TELEMETRY, others, 73);
       await until(() => edge.acks.length > acks, 'the collision');
       t.match(edge.acks.at(-1), { epoch, collision: true, upto: seq === 1 ? 0 : 1 });
+      t.same(edge.acks.at(-1)?.batchIds, [], 'not named: its sender must keep it');
     }
     const values: unknown[] = [];
     for await (const block of reader().history({ robotPk: robot.robotPk, streams: ['/clash'] }))

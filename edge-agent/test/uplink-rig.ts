@@ -115,6 +115,8 @@ export interface StoredKey {
 export interface Behaviour {
   /** Stores, and does not say so. */
   mute?: boolean;
+  /** Names no batches in its acknowledgements. */
+  isOld?: boolean;
   /** Does not answer a hello. */
   deaf?: boolean;
   refused?: string;
@@ -272,6 +274,7 @@ export class TestCloud {
       wallMs: Date.now(),
       nonce: hello.nonce,
       refused: this.behaviour.refused ?? '',
+      namesBatches: this.behaviour.isOld !== true,
     };
     void this.publish(downTopic(DEVICE, 'hello'), HelloReply.encode(reply).finish());
   }
@@ -307,7 +310,8 @@ export class TestCloud {
       }
     }
     if (mute) return;
-    const ack = { epoch, lane, upto: this.watermark(epoch, lane), collision: collide ?? false };
+    const batchIds = this.behaviour.isOld || collide ? [] : [batch.batchId];
+    const ack = { epoch, lane, upto: this.watermark(epoch, lane), collision: collide ?? false, batchIds };
     delete this.behaviour.collide;
     void this.publish(downTopic(DEVICE, 'ack'), Ack.encode(ack).finish());
   }

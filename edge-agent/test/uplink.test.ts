@@ -207,6 +207,8 @@ t.test('one robot, one cloud', async (t) => {
     const { epoch } = outbox;
     for (const ack of [
       { epoch, lane: LANE_NUMBERS.event, upto: 1_000_000 },
+      { epoch, lane: LANE_NUMBERS.event, upto: outbox.maxSeq('event') },
+      { epoch, lane: LANE_NUMBERS.event, upto: outbox.maxSeq('event'), batchIds: [1, 2 ** 40] },
       { epoch, lane: LANE_NUMBERS.event, upto: 2 ** 60 },
       { epoch: 'ffffffffffffffff', lane: LANE_NUMBERS.event, upto: 3 },
       { epoch, lane: 99 as outrider.v1.Lane, upto: 3 },
@@ -227,6 +229,38 @@ t.test('one robot, one cloud', async (t) => {
     delete cloud.behaviour.mute;
     await until('drained', () => outbox.isDrained());
     t.equal(uplink.status().connections, 1);
+  });
+
+  await t.test(
+    'what is stored under these positions and came from a copy of this database deletes nothing',
+    async (t) => {
+      const first = await connect(t, { robot });
+      cloud.behaviour.loseEvery = 1;
+      await first.outbox.appendEvent(eventOf(911));
+      const [epoch, seq] = [first.outbox.epoch, first.outbox.maxSeq('event')];
+      await until('sent, and lost on the way', () => first.outbox.stats().lanes.event.records > 0 && cloud.batches > 0);
+      await first.stop();
+      const key = `${epoch}/${LANE_NUMBERS.event}/${seq}`;
+      const twin = { epoch, lane: LANE_NUMBERS.event, seq, seqTo: 0, kind: BodyKind.BODY_EVENT, origin: '' };
+      cloud.records.set(key, { ...twin, body: Buffer.from('of another') });
+      const { outbox, uplink } = await connect(t, { robot });
+      await until('online', () => uplink.status().state === 'online');
+      t.equal(cloud.watermark(epoch, LANE_NUMBERS.event), seq, 'the hello says that the position is stored');
+      cloud.records.delete(key);
+      delete cloud.behaviour.loseEvery;
+      await until('drained', () => outbox.isDrained());
+      const body = Buffer.from(cloud.records.get(key)?.body ?? []);
+      t.equal(outrider.v1.EventRecord.decode(body).eventId, eventOf(911).eventId, 'it was sent again, and is stored');
+    },
+  );
+
+  await t.test('a cloud that names no batches is believed as before', async (t) => {
+    cloud.behaviour.isOld = true;
+    const { outbox, uplink } = await connect(t, { robot });
+    for (let n = 0; n < 5; n += 1) await outbox.appendEvent(eventOf(920 + n));
+    await until('drained', () => outbox.isDrained());
+    t.equal(uplink.status().connections, 1);
+    delete cloud.behaviour.isOld;
   });
 
   await t.test('an old copy of the database starts a new epoch before it sends', async (t) => {

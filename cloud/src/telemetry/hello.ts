@@ -46,6 +46,7 @@ export async function answerHello(options: HelloOptions, device: DeviceIdentity,
     wallMs: clock.epochMs(),
     nonce: hello.nonce.slice(0, NONCE_CHARACTERS_MAX),
     refused,
+    namesBatches: true,
   }).finish();
   await publish(downTopic(device, 'hello'), reply);
   log.info({ ...device, epoch: hello.epoch, agentVersion: hello.agentVersion, refused }, 'hello.answered');

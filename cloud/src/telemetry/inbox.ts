@@ -7,14 +7,13 @@ import { downTopic, upTopic } from '@outrider/shared/protocol/topics';
 import { Backoff, pause, type Service } from '@outrider/shared/service';
 import { SAMPLE_FLAGS } from '@outrider/shared/telemetry';
 import type { Clock, MonotonicMs } from '@outrider/shared/time';
+import { acksOf } from './acks.ts';
 import type { Committer } from './committer.ts';
 import type { IngestMetrics } from './ingest-metrics.ts';
 import type { IngestStore, LaneOutcome, LaneWork, RobotDirectory } from './ingest-ports.ts';
 import type { RobotRef } from './ports.ts';
 import type { LaneRecord } from './record.ts';
 import { LANE_OF_CHANNEL, readBatch } from './uplink.ts';
-
-const { Ack } = outrider.v1;
 
 /** How long the first message of a commit waits for company. */
 const LINGER_MS = 15;
@@ -23,7 +22,7 @@ const COMMIT_BYTES_MAX = 4 * 1024 * 1024;
 /** What may wait while the database is slow or away. Past it messages are not taken: their senders keep them. */
 const QUEUE_BYTES_MAX = 64 * 1024 * 1024;
 const QUEUE_BYTES_PER_ROBOT_MAX = 8 * 1024 * 1024;
-/** Acknowledgements on their way. One that finds no room is left out; the next one says the same and more. */
+/** Acknowledgements on their way. One that finds no room is left out: its batches come again. */
 const ACKS_IN_FLIGHT_MAX = 1000;
 const RETRY_FIRST_MS = 100;
 const RETRY_MAX_MS = 5000;
@@ -109,7 +108,7 @@ export class Inbox implements Service {
       const outcomes = await committer.commit(work, signal);
       this.#backoff.reset();
       if (outcomes.length === 0) return;
-      this.#acknowledge(outcomes);
+      this.#acknowledge(work, outcomes);
       const now = clock.monotonicMs();
       for (const arrival of arrivals) metrics.ackSeconds.observe((now - arrival.arrivedAt) / 1000);
       this.#count(outcomes);
@@ -148,7 +147,7 @@ export class Inbox implements Service {
   /** Reads the messages and puts together what belongs to one lane. */
   async #read(arrivals: readonly Arrival[], signal: AbortSignal): Promise<LaneWork[]> {
     const { clock, metrics } = this.#options;
-    const lanes = new Map<string, { robot: RobotRef; epoch: string; lane: outrider.v1.Lane; records: LaneRecord[] }>();
+    const lanes = new Map<string, LaneWork & { readonly records: LaneRecord[]; readonly batchIds: number[] }>();
     for (const arrival of arrivals) {
       const lane = LANE_OF_CHANNEL[arrival.channel];
       const robot = lane === undefined ? undefined : await this.#find(arrival.device, signal);
@@ -159,8 +158,9 @@ export class Inbox implements Service {
       try {
         const batch = readBatch(arrival.payload, lane, clock.epochMs());
         const key = `${robot.robotPk}/${batch.epoch}/${lane}`;
-        const entry = lanes.get(key) ?? { robot, epoch: batch.epoch, lane, records: [] };
+        const entry = lanes.get(key) ?? { robot, epoch: batch.epoch, lane, records: [], batchIds: [] };
         for (const record of batch.records) entry.records.push(record);
+        if (batch.batchId !== 0) entry.batchIds.push(batch.batchId);
         lanes.set(key, entry);
       } catch (error) {
         await this.#quarantine(robot, arrival, error);
@@ -183,19 +183,8 @@ export class Inbox implements Service {
   }
 
   /** Nothing waits for these: a frozen robot must not hold up the others. */
-  #acknowledge(outcomes: readonly LaneOutcome[]): void {
-    const latest = new Map<string, LaneOutcome>();
-    for (const outcome of outcomes) {
-      const key = `${outcome.robot.robotPk}/${outcome.epoch}/${outcome.lane}`;
-      const known = latest.get(key);
-      // Halves of an isolated batch: a collision in either holds the watermark of both down.
-      const upto = known?.collision ? Math.min(known.upto, outcome.upto) : outcome.upto;
-      latest.set(key, { ...outcome, upto, collision: known?.collision === true || outcome.collision });
-    }
-    for (const { robot, epoch, lane, upto, collision } of latest.values()) {
-      const payload = Ack.encode({ epoch, lane, upto: Math.max(0, upto), collision }).finish();
-      this.#sendAck(downTopic(robot, 'ack'), payload);
-    }
+  #acknowledge(work: readonly LaneWork[], outcomes: readonly LaneOutcome[]): void {
+    for (const { robot, payload } of acksOf(work, outcomes)) this.#sendAck(downTopic(robot, 'ack'), payload);
   }
 
   #sendAck(topic: string, payload: Uint8Array): void {

@@ -9,6 +9,8 @@ export interface LaneWork {
   readonly epoch: string;
   readonly lane: outrider.v1.Lane;
   readonly records: readonly LaneRecord[];
+  /** Names of the batches that these records came in, as far as they have one. */
+  readonly batchIds?: readonly number[];
 }
 
 /** What a commit did to a lane. */

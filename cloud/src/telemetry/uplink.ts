@@ -22,6 +22,8 @@ export interface ReadBatch {
   readonly epoch: string;
   readonly lane: outrider.v1.Lane;
   readonly records: readonly LaneRecord[];
+  /** 0: its edge does not name its batches. */
+  readonly batchId: number;
 }
 
 /**
@@ -41,7 +43,7 @@ export function readBatch(payload: Uint8Array, channelLane: outrider.v1.Lane, no
     if (!record) throw refuse('records', 'hold one without a position');
     records.push(record);
   }
-  return { epoch: batch.epoch, lane: channelLane, records };
+  return { epoch: batch.epoch, lane: channelLane, records, batchId: batch.batchId };
 }
 
 /** Why an edge with this protocol version may not send; empty when it may. */

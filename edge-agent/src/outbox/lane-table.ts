@@ -210,12 +210,18 @@ export class LaneTable {
     const row = nth ?? limit;
     const last = this.#sql.before.get(row + 1);
     if (!last) return { records: 0, samples: 0, more: false };
-    if (last.kind === BODY_GAP && this.#isSound(last) && last.seq_to > limit) this.#cutGap(last, limit);
+    this.#cutIfBeyond(last, limit);
     if (this.#ahead && this.#ahead.seq <= row) this.#ahead = undefined;
     const covered = this.#sql.range.get(0, row) ?? { records: 0, bytes: 0, samples: 0 };
     this.#sql.remove.run(0, row);
     this.#count(-covered.records, -(covered.bytes ?? 0), -(covered.samples ?? 0));
     return { records: covered.records, samples: covered.samples ?? 0, more: nth !== undefined && nth < limit };
+  }
+
+  /** Cuts a gap that reaches past a position in two. */
+  cutGapAfter(upto: number): void {
+    const row = upto + this.#offset;
+    this.#cutIfBeyond(this.#sql.before.get(row + 1), row);
   }
 
   /**
@@ -328,6 +334,10 @@ export class LaneTable {
     this.#sql.remove.run(first, last);
     this.#count(-(replaced?.records ?? 0), -(replaced?.bytes ?? 0), -(replaced?.samples ?? 0));
     this.#insertGap(first, last, gap, this.#bootId);
+  }
+
+  #cutIfBeyond(row: StoredRow | undefined, at: number): void {
+    if (row?.kind === BODY_GAP && this.#isSound(row) && row.seq_to > at) this.#cutGap(row, at);
   }
 
   /** Makes two gaps of one: up to and including a row, and beyond it. Its samples are shared out by positions. */

@@ -72,9 +72,14 @@ export class Outbox implements Service {
     return this.#store.lanes[lane].oldestSeq;
   }
 
-  /** Up to here this very file's records were on their way at some time, as far as is noted on disk. */
-  sentUpto(lane: LaneName): number {
-    return Math.max(this.#store.cursors[lane].sent, this.oldestSeq(lane) - 1);
+  /** Up to here the cloud has acknowledged this very outbox's records. */
+  ackedUpto(lane: LaneName): number {
+    return Math.max(this.#store.cursors[lane].acked, this.oldestSeq(lane) - 1);
+  }
+
+  /** Cuts a gap in two that reaches past what the cloud has, so that nothing is told lost which it has. */
+  cutGap(lane: LaneName, upto: number): void {
+    this.#store.write(() => this.#store.lanes[lane].cutGapAfter(upto));
   }
 
   /** How far a recording was taken over, on disk; `undefined` when it never was. */

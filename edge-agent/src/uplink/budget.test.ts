@@ -31,7 +31,7 @@ t.test('a lane goes out at the rate of its budget, in batches that leave room fo
   });
   for (let ms = 0; ms < 10_000; ms += 50) {
     sender.fill();
-    if (upto > 0) sender.acknowledge(outbox.epoch, upto);
+    if (upto > 0) sender.acknowledge({ epoch: outbox.epoch, upto, batchIds: [] });
     pass(50);
   }
   t.ok(bytes > 150_000 && bytes < 250_000, `${bytes} bytes in 10 s of 20,000 each`);

@@ -110,12 +110,13 @@ export class Session {
         (candidate) => laneOf(candidate.lane ?? 0) === lane && candidate.epoch === this.#epoch,
       );
       const cloudHas = ack?.upto ?? 0;
-      // What this file never sent and the cloud has all the same may be another robot's life: a restored copy that has
-      // grown past it offline. It is sent and compared, not believed.
-      const watermark = Math.min(cloudHas, outbox.sentUpto(lane));
-      if (watermark > 0) outbox.acknowledge({ epoch: this.#epoch, lane, upto: watermark });
+      // What the cloud has beyond what it acknowledged here may be another robot's with a copy of this database. So what
+      // was on its way when the last connection ended is sent again and compared, and the position alone not believed.
+      const watermark = outbox.ackedUpto(lane);
+      if (cloudHas > watermark) outbox.cutGap(lane, cloudHas);
       const limit = lane === 'telemetry' ? budget : undefined;
-      return new LaneSender(lane, outbox, clock, { window, watermark, cloudHas, budget: limit, send });
+      const isNaming = reply.namesBatches;
+      return new LaneSender(lane, outbox, clock, { window, watermark, cloudHas, isNaming, budget: limit, send });
     });
     if (reply.lanes.some((ack) => ack.collision)) this.#collide();
   }
@@ -275,11 +276,11 @@ export class Session {
       this.#collide();
       return;
     }
-    const latencyMs = sender.acknowledge(ack.epoch, ack.upto);
+    const latencyMs = sender.acknowledge(ack);
     if (latencyMs === undefined)
-      throw new DomainError('invalid', `ack of ${sender.lane} up to ${ack.upto}, which was never sent`);
+      throw new DomainError('invalid', `ack of ${sender.lane} up to ${ack.upto}, of batches that were not sent here`);
     this.#resends = 0;
-    if (latencyMs > 0) this.#options.onAck(sender.lane, latencyMs, ack.upto);
+    if (latencyMs > 0) this.#options.onAck(sender.lane, latencyMs, sender.ackedUpto);
     this.pump();
   }
 

@@ -1,9 +1,9 @@
+import { acksOf } from '@outrider/cloud/telemetry/acks';
 import { answerHello } from '@outrider/cloud/telemetry/hello';
 import type { RobotDirectory } from '@outrider/cloud/telemetry/ingest-ports';
 import type { RobotRef } from '@outrider/cloud/telemetry/ports';
 import { LANE_OF_CHANNEL, readBatch } from '@outrider/cloud/telemetry/uplink';
 import type { Logger } from '@outrider/shared/log';
-import { outrider } from '@outrider/shared/messages';
 import { downTopic, parseTopic } from '@outrider/shared/protocol/topics';
 import type { Clock } from '@outrider/shared/time';
 import { MemoryStore } from './memory-store.ts';
@@ -40,11 +40,10 @@ export class SimCloud {
     }
     const lane = LANE_OF_CHANNEL[parsed.channel];
     if (lane === undefined) return;
-    const { epoch, records } = readBatch(payload, lane, this.#clock.epochMs());
-    const [outcome] = await this.store.commit([{ robot: ROBOT, epoch, lane, records }]);
-    if (!outcome || dieBeforeAck) return;
-    const { upto, collision } = outcome;
-    const ack = outrider.v1.Ack.encode({ epoch, lane, upto: Math.max(0, upto), collision }).finish();
-    this.#publish(downTopic(ROBOT, 'ack'), ack);
+    const { epoch, records, batchId } = readBatch(payload, lane, this.#clock.epochMs());
+    const work = [{ robot: ROBOT, epoch, lane, records, batchIds: [batchId] }];
+    const outcomes = await this.store.commit(work);
+    if (dieBeforeAck) return;
+    for (const ack of acksOf(work, outcomes)) this.#publish(downTopic(ROBOT, 'ack'), ack.payload);
   }
 }

@@ -1,5 +1,5 @@
 import type { KeyObject } from 'node:crypto';
-import { randomBytes, verify } from 'node:crypto';
+import { randomBytes, randomInt, verify } from 'node:crypto';
 import { deviceName } from '@outrider/shared/ids';
 import { outrider } from '@outrider/shared/messages';
 import { BATCH_BYTES_MAX, bodyCrc } from '@outrider/shared/protocol/codec';
@@ -203,6 +203,7 @@ export class SimRobot {
         protocolVersion: PROTOCOL_VERSION,
         epoch: this.#epoch,
         lane: Lane.LANE_TELEMETRY,
+        batchId: randomInt(1, 2 ** 48 - 1),
         records: records.map(({ seq, body }) => ({
           seq,
           body,
