@@ -1,10 +1,6 @@
-import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { createSocket } from 'node:dgram';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { availableParallelism, tmpdir } from 'node:os';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { promisify } from 'node:util';
 import { Durability, HistoryKind, Participant, Reliability, type UserData } from '@foxglove/rtps';
 import { UdpSocketNode } from '@foxglove/rtps/nodejs';
 import { type Sample, sampleFlagNames } from '@outrider/shared/telemetry';
@@ -12,31 +8,9 @@ import t, { type Test } from 'tap';
 import { JointNames } from '../src/sources/oddities.ts';
 import type { RosTypeName } from '../src/sources/ros-messages.ts';
 import { StreamDecoder } from '../src/sources/stream-decoder.ts';
+import { buildDdsPeer, ddsPeerReady, missingDdsTools, spawnDdsPeer } from './dds-peer.ts';
 
-const run = promisify(execFile);
-const peerFolder = fileURLToPath(new URL('../../test/dds-peer', import.meta.url));
-const BUILD_TIMEOUT_MS = 170_000;
 const WAIT_MS = 30_000;
-
-/** What the peer cannot be built without, or nothing. */
-async function missingTools(): Promise<string | undefined> {
-  const checks: [string, string[], string][] = [
-    ['fastddsgen', ['-version'], 'fastddsgen'],
-    [
-      'g++',
-      ['-fsyntax-only', '-x', 'c++', '-include', 'fastdds/dds/domain/DomainParticipant.hpp', '/dev/null'],
-      'libfastrtps-dev',
-    ],
-    ['make', ['--version'], 'make'],
-  ];
-  for (const [command, args, debianPackage] of checks)
-    try {
-      await run(command, args);
-    } catch {
-      return `${debianPackage} is missing: apt-get install g++ make libfastrtps-dev fastddsgen`;
-    }
-  return undefined;
-}
 
 interface JointStateValues {
   readonly names: readonly string[];
@@ -83,30 +57,7 @@ class LoopbackSocket extends UdpSocketNode {
   }
 }
 
-/** Starts the peer and waits until it says that it publishes. */
-async function startPeer(t: Test, domainId: number, lines: readonly string[]): Promise<ChildProcess> {
-  const folder = mkdtempSync(join(tmpdir(), 'dds-peer-'));
-  t.teardown(() => rmSync(folder, { recursive: true, force: true }));
-  const file = join(folder, 'values.txt');
-  writeFileSync(file, `${lines.join('\n')}\n`);
-  const peer = spawn(join(peerFolder, 'build', 'peer'), [String(domainId), file], { stdio: ['pipe', 'pipe', 'pipe'] });
-  t.teardown(async () => {
-    const ended = new Promise((resolve) => peer.once('exit', resolve));
-    peer.stdin?.end();
-    if (peer.exitCode === null && peer.signalCode === null) await ended;
-  });
-  await new Promise<void>((resolve, reject) => {
-    let errors = '';
-    peer.stderr?.on('data', (chunk) => {
-      errors += String(chunk);
-    });
-    peer.stdout?.once('data', () => resolve());
-    peer.once('exit', (code) => reject(new Error(`the peer ended with ${code}: ${errors}`)));
-  });
-  return peer;
-}
-
-const missing = await missingTools();
+const missing = await missingDdsTools();
 const mustRun = process.env['OUTRIDER_REQUIRE_ALL'] === '1';
 
 t.test(
@@ -114,7 +65,7 @@ t.test(
   { skip: !mustRun && (missing ?? false) },
   async (t) => {
     if (missing !== undefined) throw new Error(missing);
-    await run('make', ['-C', peerFolder, `-j${availableParallelism()}`, 'build/peer'], { timeout: BUILD_TIMEOUT_MS });
+    await buildDdsPeer();
 
     const domainId = 1 + (process.pid % 200);
     const lines = JOINTS.map(({ names, position, velocity, effort }, i) =>
@@ -129,7 +80,10 @@ t.test(
         counted(effort.map(bitsOf)),
       ].join(' '),
     );
-    await startPeer(t, domainId, [...lines, ['imu', -1, 999_999_999, 'imu_link', ...IMU.map(bitsOf)].join(' ')]);
+    lines.push(['imu', -1, 999_999_999, 'imu_link', ...IMU.map(bitsOf)].join(' '));
+    const values = join(t.testdir(), 'values.txt');
+    writeFileSync(values, `${lines.join('\n')}\n`);
+    await ddsPeerReady(spawnDdsPeer(t, 'publish', String(domainId), values));
 
     const payloads = await listen(t, domainId, JOINTS.length, 1);
     const decode = (stream: string, type: RosTypeName, list: readonly Uint8Array[]): Sample[] => {

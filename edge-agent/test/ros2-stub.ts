@@ -12,6 +12,8 @@ export interface StubScenario {
   readonly burst?: { readonly count: number; readonly bytes: number };
   readonly publishers?: readonly object[];
   readonly failInit?: string;
+  /** A program that puts what is published on the wire: it gets the domain, and a line for each message. */
+  readonly relay?: string;
 }
 
 /** Parts to leave out or break. */
@@ -30,6 +32,8 @@ appendFileSync(join(__dirname, 'pids'), process.pid + '\\n');
 const onSigint = () => {};
 process.on('SIGINT', onSigint);
 const subscriptions = [];
+const relay = scenario.relay && require('node:child_process')
+  .spawn(scenario.relay, ['relay', process.env.ROS_DOMAIN_ID], { stdio: ['pipe', 'ignore', 'inherit'] });
 class Node {
   createSubscription(type, topic, options, callback) {
     if (options.isRaw !== true || typeof options.qos !== 'object') throw new TypeError('options');
@@ -40,7 +44,9 @@ class Node {
   createPublisher(type, topic) {
     return { publish: (payload) => {
       if (!Buffer.isBuffer(payload)) throw new TypeError('raw messages only');
-      appendFileSync(join(__dirname, 'published'), [topic, type, payload.toString('hex')].join(' ') + '\\n');
+      const line = [topic, type, payload.toString('hex')].join(' ') + '\\n';
+      appendFileSync(join(__dirname, 'published'), line);
+      relay?.stdin.write(line);
     } };
   }
   getPublishersInfoByTopic() { return scenario.publishers ?? []; }

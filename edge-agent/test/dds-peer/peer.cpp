@@ -1,7 +1,8 @@
-// Publishes known values as a ROS 2 node would, through eProsima Fast DDS on the loopback interface, until its
-// standard input ends.
+// Speaks and hears as ROS 2 nodes do, through eProsima Fast DDS on the loopback interface, until its standard input ends.
 //
-// Usage: peer DOMAIN_ID VALUES_FILE
+// Usage: peer publish DOMAIN_ID VALUES_FILE   publishes known values again and again
+//        peer relay DOMAIN_ID                 see stop.cpp
+//        peer listen DOMAIN_ID                see stop.cpp
 // Each line of the file is a message, its words separated by blanks; doubles are the 16 hex digits of their bits:
 //   joint_states SEC NANOSEC FRAME_ID N_NAMES NAME... N_POSITIONS BITS... N_VELOCITIES BITS... N_EFFORTS BITS...
 //   imu SEC NANOSEC FRAME_ID BITS{37}
@@ -17,7 +18,6 @@
 #include <string>
 #include <vector>
 
-#include <fastdds/dds/domain/DomainParticipant.hpp>
 #include <fastdds/dds/domain/DomainParticipantFactory.hpp>
 #include <fastdds/dds/publisher/DataWriter.hpp>
 #include <fastdds/dds/publisher/Publisher.hpp>
@@ -27,6 +27,7 @@
 
 #include "messages.h"
 #include "messagesPubSubTypes.h"
+#include "peer.h"
 
 using eprosima::fastdds::dds::DataWriter;
 using eprosima::fastdds::dds::DataWriterQos;
@@ -42,11 +43,6 @@ using sensor_msgs::msg::dds_::JointState_;
 namespace {
 
 constexpr int kPublishEveryMs = 20;
-
-[[noreturn]] void fail(const std::string& what) {
-  std::cerr << "peer: " << what << std::endl;
-  std::exit(1);
-}
 
 double read_double(std::istream& words) {
   std::string digits;
@@ -110,19 +106,6 @@ Imu_ read_imu(std::istream& words) {
   return message;
 }
 
-// Nothing leaves this machine: one UDP transport, bound to 127.0.0.1.
-DomainParticipant* create_participant(uint32_t domain_id) {
-  DomainParticipantQos qos;
-  qos.name("outrider_test_peer");
-  auto transport = std::make_shared<eprosima::fastdds::rtps::UDPv4TransportDescriptor>();
-  transport->interfaceWhiteList.push_back("127.0.0.1");
-  qos.transport().use_builtin_transports = false;
-  qos.transport().user_transports.push_back(transport);
-  DomainParticipant* participant = DomainParticipantFactory::get_instance()->create_participant(domain_id, qos);
-  if (participant == nullptr) fail("cannot create a participant");
-  return participant;
-}
-
 template <typename PubSubType>
 DataWriter* create_writer(DomainParticipant* participant, Publisher* publisher, const std::string& topic_name) {
   TypeSupport type(new PubSubType());
@@ -138,12 +121,9 @@ DataWriter* create_writer(DomainParticipant* participant, Publisher* publisher, 
   return writer;
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
-  if (argc != 3) fail("usage: peer DOMAIN_ID VALUES_FILE");
-  std::ifstream file(argv[2]);
-  if (!file) fail(std::string("cannot read ") + argv[2]);
+void publish(DomainParticipant* participant, const std::string& path) {
+  std::ifstream file(path);
+  if (!file) fail("cannot read " + path);
   std::vector<JointState_> joint_states;
   std::vector<Imu_> imus;
   std::string line;
@@ -156,7 +136,6 @@ int main(int argc, char** argv) {
     else fail("unknown kind " + kind);
   }
 
-  DomainParticipant* participant = create_participant(static_cast<uint32_t>(std::stoul(argv[1])));
   Publisher* publisher = participant->create_publisher(eprosima::fastdds::dds::PUBLISHER_QOS_DEFAULT);
   if (publisher == nullptr) fail("cannot create a publisher");
   DataWriter* joint_writer =
@@ -173,6 +152,36 @@ int main(int argc, char** argv) {
       if (read(STDIN_FILENO, &byte, 1) <= 0) break;
     }
   }
+}
+
+}  // namespace
+
+void fail(const std::string& what) {
+  std::cerr << "peer: " << what << std::endl;
+  std::exit(1);
+}
+
+// Nothing leaves this machine: one UDP transport, bound to 127.0.0.1.
+DomainParticipant* create_participant(uint32_t domain_id) {
+  DomainParticipantQos qos;
+  qos.name("outrider_test_peer");
+  auto transport = std::make_shared<eprosima::fastdds::rtps::UDPv4TransportDescriptor>();
+  transport->interfaceWhiteList.push_back("127.0.0.1");
+  qos.transport().use_builtin_transports = false;
+  qos.transport().user_transports.push_back(transport);
+  DomainParticipant* participant = DomainParticipantFactory::get_instance()->create_participant(domain_id, qos);
+  if (participant == nullptr) fail("cannot create a participant");
+  return participant;
+}
+
+int main(int argc, char** argv) {
+  const std::string verb = argc > 1 ? argv[1] : "";
+  if (argc != (verb == "publish" ? 4 : 3)) fail("usage: peer publish DOMAIN_ID VALUES_FILE | relay|listen DOMAIN_ID");
+  DomainParticipant* participant = create_participant(static_cast<uint32_t>(std::stoul(argv[2])));
+  if (verb == "publish") publish(participant, argv[3]);
+  else if (verb == "relay") relay(participant);
+  else if (verb == "listen") listen(participant);
+  else fail("unknown verb " + verb);
   participant->delete_contained_entities();
   DomainParticipantFactory::get_instance()->delete_participant(participant);
   return 0;
