@@ -1,7 +1,7 @@
 import { mkdir, rename, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { DomainError, errorMessage } from '@outrider/shared/errors';
-import { createLogger, type Logger } from '@outrider/shared/log';
+import { createLogger, gatheringDestination, type Logger } from '@outrider/shared/log';
 import { runStages, type Service } from '@outrider/shared/service';
 import { type Clock, systemClock } from '@outrider/shared/time';
 import { collectDefaultMetrics, Registry } from 'prom-client';
@@ -95,7 +95,7 @@ export async function openAdministration(config: Config, log: Logger, clock: Clo
 export async function serve(config: Config, signal: AbortSignal): Promise<void> {
   const clock = systemClock;
   const startedMs = clock.monotonicMs();
-  const log = createLogger('outrider-cloud', config.logLevel);
+  const log = createLogger('outrider-cloud', config.logLevel, gatheringDestination());
   const foundation = await openFoundation(config, log, clock);
   const open: { close(): Promise<void> }[] = [foundation.database];
   try {

@@ -1,7 +1,9 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { Writable } from 'node:stream';
 import t from 'tap';
 import { deviceName, newEpoch, newId, parseDeviceName, requestIdOr } from './ids.ts';
-import { createLogger } from './log.ts';
+import { createLogger, gatheringDestination } from './log.ts';
 import { aborted, Backoff, pause, runStages, type Service } from './service.ts';
 import { type EpochMs, systemClock, toIso } from './time.ts';
 
@@ -89,4 +91,26 @@ t.test('no secret reaches a log line', async (t) => {
   log.info({ client_secret: 'canary', req: { authorization: 'canary', headers: { authorization: 'canary' } } }, 'x');
   t.notMatch(out, /canary/);
   t.match(out, /redacted/);
+});
+
+t.test('lines of a busy program are written together, a warning at once, and none is lost or out of order', async (t) => {
+  const file = join(t.testdir(), 'log');
+  const log = createLogger('t', 'info', gatheringDestination(file));
+  const messages = (): string[] =>
+    readFileSync(file, 'utf8')
+      .split('\n')
+      .filter((line) => line !== '')
+      .map((line) => (JSON.parse(line) as { msg: string }).msg);
+  log.info('first');
+  log.info('second');
+  t.same(messages(), [], 'nothing yet');
+  log.warn('third');
+  t.same(messages(), ['first', 'second', 'third']);
+  log.info('fourth');
+  while (messages().length < 4) await new Promise((resolve) => setTimeout(resolve, 10));
+  t.same(messages(), ['first', 'second', 'third', 'fourth'], 'by itself, a moment later');
+  const lines = Array.from({ length: 500 }, (_, index) => `line ${index}`);
+  for (const line of lines) log.info(line);
+  log.error('the end');
+  t.same(messages().slice(4), [...lines, 'the end']);
 });

@@ -2,6 +2,12 @@ import { type DestinationStream, type Logger, pino } from 'pino';
 
 export type { Logger };
 
+/** Lines that wait to be written together, at most so many characters and for so long. */
+const GATHERED_CHARACTERS_MAX = 8_192;
+const GATHERED_MS_MAX = 100;
+/** How pino begins a line of the levels trace, debug and info. */
+const PATIENT_LINE = /^\{"level":[123]0,/;
+
 /** Keys whose values never reach a log line, at any of the depths that our records have. */
 const SECRET_KEYS = [
   'authorization',
@@ -36,4 +42,27 @@ export function createLogger(name: string, level: string, destination?: Destinat
     },
     destination ?? pino.destination(2),
   );
+}
+
+/**
+ * Standard error for a program that logs each request: lines are written together, 100 ms late at most. Warnings and
+ * worse are written at once, with all that was said before them. Only a kill loses lines.
+ */
+export function gatheringDestination(file: number | string = 2): DestinationStream {
+  const sink = pino.destination({ dest: file, minLength: GATHERED_CHARACTERS_MAX, sync: true });
+  let timer: NodeJS.Timeout | undefined;
+  const flush = (): void => {
+    if (timer === undefined) return;
+    clearTimeout(timer);
+    timer = undefined;
+    sink.flush();
+  };
+  process.on('exit', flush);
+  return {
+    write(line) {
+      sink.write(line);
+      timer ??= setTimeout(flush, GATHERED_MS_MAX).unref();
+      if (!PATIENT_LINE.test(line)) flush();
+    },
+  };
 }
