@@ -39,6 +39,10 @@ withStorage(program.command('serve'))
   .option('--public-url <url>', 'how callers reach HTTP when it is not where it listens (PUBLIC_URL)')
   .option('--public-mqtt-url <url>', 'what robots are told to connect to (PUBLIC_MQTT_URL)')
   .option('--server-names <names>', "more names for the server's certificate, by commas (SERVER_NAMES)")
+  .option(
+    '--keep-alive-s <n>',
+    'how long an idle HTTP connection is kept; longer than the load balancer in front does (KEEP_ALIVE_S; default 75)',
+  )
   .option('--mqtt-url <url>', 'an external broker instead of the one in this process (MQTT_URL)')
   .option('--auth-mode <mode>', 'required | optional; optional only on loopback and outside production (AUTH_MODE)')
   .option(

@@ -57,6 +57,8 @@ const SETTINGS = {
         .map((name) => name.trim())
         .filter((name) => name !== ''),
     ),
+  /** How long an idle HTTP connection is kept. Longer than the load balancer in front keeps it. [s] */
+  keepAliveS: wholeNumber(1, 3_600).default(75),
   /** Absent: PGlite, in this process. */
   databaseUrl: urlOf('postgres', 'postgresql').optional(),
   /** Absent: a broker in this process. */
@@ -100,6 +102,7 @@ const ENVIRONMENT: Readonly<Record<ConfigName, string>> = {
   publicUrl: 'PUBLIC_URL',
   publicMqttUrl: 'PUBLIC_MQTT_URL',
   serverNames: 'SERVER_NAMES',
+  keepAliveS: 'KEEP_ALIVE_S',
   databaseUrl: 'DATABASE_URL',
   mqttUrl: 'MQTT_URL',
   secretKey: 'OUTRIDER_SECRET_KEY',

@@ -169,7 +169,7 @@ export async function serve(config: Config, signal: AbortSignal): Promise<void> 
     const inbox = telemetry.serve(bus);
     await telemetry.prepare({ ownsSessions: bus instanceof EmbeddedBroker });
     const { certificatePem: cert, privateKeyPem: key } = await authority.serverCertificate(serverNames);
-    const listen = { host: config.host, fetch: api.app.fetch, log };
+    const listen = { host: config.host, fetch: api.app.fetch, log, keepAliveS: config.keepAliveS };
     const http = new HttpServer({ ...listen, name: 'http', port: config.httpPort });
     const https = new HttpServer({ ...listen, name: 'https', port: config.httpsPort, tls: { cert, key } });
     const grpc = new GrpcServer({

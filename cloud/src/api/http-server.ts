@@ -1,4 +1,4 @@
-import { createServer, type IncomingMessage } from 'node:http';
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import { createSecureServer, type ServerHttp2Session } from 'node:http2';
 import type { AddressInfo, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
@@ -13,9 +13,10 @@ const HEADERS_TIMEOUT_MS = 10_000;
 const REQUEST_TIMEOUT_MS = 15_000;
 /** Node looks for late requests every 30 s by default, which makes 10 s mean up to 40. */
 const CHECK_MS = 1_000;
-/** A TLS connection without traffic; live streams have heartbeats well within it. */
-const IDLE_MS = 60_000;
-const KEEP_ALIVE_MS = 5_000;
+/** Longer than the load balancers of AWS and nginx keep an idle connection, which is 60 s. [s] */
+const KEEP_ALIVE_S = 75;
+/** An idle connection is kept so much longer than its client is told: a question sent in the last moment arrives. */
+const KEEP_ALIVE_MARGIN_MS = 5_000;
 const CONNECTIONS_MAX = 10_000;
 const HEADER_BYTES_MAX = 16 * 1024;
 /** Consoles send pings and nothing else. */
@@ -30,6 +31,8 @@ export interface ListenOptions {
   readonly port: number;
   /** Absent: plain HTTP/1.1. */
   readonly tls?: { readonly cert: string; readonly key: string };
+  /** How long an idle connection is kept, as clients are told. [s] */
+  readonly keepAliveS?: number;
   readonly log: Logger;
 }
 
@@ -97,7 +100,7 @@ export class HttpServer implements Service {
   }
 }
 
-function build({ fetch, host, tls, log }: ListenOptions): ServerType {
+function build({ fetch, host, tls, log, keepAliveS = KEEP_ALIVE_S }: ListenOptions): ServerType {
   const webSockets = new WebSocketServer({
     noServer: true,
     maxPayload: WEBSOCKET_MESSAGE_BYTES_MAX,
@@ -123,13 +126,18 @@ function build({ fetch, host, tls, log }: ListenOptions): ServerType {
         },
       })
     : createAdaptorServer({ ...common, createServer, serverOptions: limits });
-  // Covers HTTP/2 sessions, which the timeouts of HTTP/1.1 below do not know.
-  if (tls) server.setTimeout(IDLE_MS);
+  const idleMs = keepAliveS * 1000 + KEEP_ALIVE_MARGIN_MS;
+  // Covers HTTP/2 sessions, which the timeouts of HTTP/1.1 below do not know; live streams have heartbeats well within it.
+  if (tls) server.setTimeout(idleMs);
   if ('connectionsCheckingInterval' in server) server.connectionsCheckingInterval = CHECK_MS;
   server.maxConnections = CONNECTIONS_MAX;
   if ('headersTimeout' in server) server.headersTimeout = HEADERS_TIMEOUT_MS;
   if ('requestTimeout' in server) server.requestTimeout = REQUEST_TIMEOUT_MS;
-  if ('keepAliveTimeout' in server) server.keepAliveTimeout = KEEP_ALIVE_MS;
+  if ('keepAliveTimeout' in server) server.keepAliveTimeout = idleMs;
+  // Node would tell clients the very time after which it hangs up, so that one that asks just then finds it doing so.
+  server.prependListener('request', (request: IncomingMessage, response: ServerResponse) => {
+    if (request.httpVersionMajor === 1) response.setHeader('Keep-Alive', `timeout=${keepAliveS}`);
+  });
   server.on('sessionError', (error: Error) => log.debug({ err: error }, 'session.failed'));
   onlyWebSocketUpgrades(server);
   return server;
