@@ -29,12 +29,22 @@ export function parseDeviceName(text: string): DeviceIdentity | undefined {
 let pool = randomBytes(0);
 let poolAt = 0;
 
-function nextRandom(): number {
-  if (poolAt >= pool.length) {
+/** Each is given once, and no copy of it stays here. */
+function takeRandom(count: number): Buffer {
+  if (poolAt + count > pool.length) {
     pool = randomBytes(4096);
     poolAt = 0;
   }
-  const byte = pool[poolAt] ?? 0;
+  const place = pool.subarray(poolAt, poolAt + count);
+  poolAt += count;
+  const taken = Buffer.from(place);
+  place.fill(0);
+  return taken;
+}
+
+function nextRandom(): number {
+  if (poolAt >= pool.length) return (takeRandom(1)[0] as number) / 256;
+  const byte = pool[poolAt] as number;
   poolAt += 1;
   return byte / 256;
 }
@@ -50,7 +60,7 @@ export const requestIdOr = (given: string | undefined): string =>
 export const newEpoch = (): string => randomBytes(8).toString('hex');
 
 /** A secret for a person or a program to keep: 256 random bits behind a prefix that scanners can find. */
-export const newSecret = (prefix: string): string => `${prefix}${randomBytes(32).toString('base64url')}`;
+export const newSecret = (prefix: string): string => `${prefix}${takeRandom(32).toString('base64url')}`;
 
 /** A random id where order must not show. */
 export const newUuid = (): string => randomUUID();

@@ -3,7 +3,7 @@ import { DomainError } from '@outrider/shared/errors';
 import type { Authenticator } from '../identity/authenticator.ts';
 import { type Principal, requireScope, type Scope } from '../identity/principal.ts';
 import { BODY_BYTES_MAX, fieldsOf, readBody } from './body.ts';
-import type { ApiContext, ApiEnv } from './surface.ts';
+import { type ApiContext, type ApiEnv, nodeOf } from './surface.ts';
 import type { Allowance, Throttle } from './throttle.ts';
 import { validate } from './validation.ts';
 
@@ -130,9 +130,11 @@ export class Router {
     if (pathParams['robot_id'] !== undefined) checkRobotHeader(c, pathParams['robot_id']);
     // The three generics default to NOTHING, whose output is the empty object these defaults have.
     const params = spec.params ? validate(spec.params, pathParams, 'path') : ({} as z.output<P>);
-    const search = new URL(c.req.url).searchParams;
-    const query = (spec.query ? validate(spec.query, fieldsOf(search), 'query') : {}) as z.output<Q>;
-    if (!spec.body) return { params, query, body: {} as z.output<B> };
+    const query = (spec.query ? validate(spec.query, fieldsOf(searchOf(c)), 'query') : {}) as z.output<Q>;
+    if (!spec.body) {
+      endEmptyBody(c);
+      return { params, query, body: {} as z.output<B> };
+    }
     const input = await readBody(c, spec.bodyBytesMax ?? BODY_BYTES_MAX, spec.takesForm === true);
     const body = validate(spec.chooseBody ? spec.chooseBody(input) : spec.body, input, 'body') as z.output<B>;
     return { params, query, body };
@@ -141,8 +143,21 @@ export class Router {
 
 /** The peer of the connection. Forwarded headers are not believed: there is no list of proxies to trust. */
 export function remoteAddress(c: ApiContext): string {
-  const env = c.env as { incoming?: { socket?: { remoteAddress?: string } } } | undefined;
-  return env?.incoming?.socket?.remoteAddress ?? 'unknown';
+  return nodeOf(c)?.incoming?.socket?.remoteAddress ?? 'unknown';
+}
+
+function searchOf(c: ApiContext): URLSearchParams {
+  const at = c.req.url.indexOf('?');
+  return at < 0 ? new URLSearchParams() : new URL(c.req.url).searchParams;
+}
+
+/** Marks a body that is not there as read: for one that is left unread the adapter sets timers. */
+function endEmptyBody(c: ApiContext): void {
+  const incoming = nodeOf(c)?.incoming;
+  if (incoming?.httpVersionMajor !== 1) return;
+  const { headers } = incoming;
+  const isEmpty = headers['transfer-encoding'] === undefined && (headers['content-length'] ?? '0') === '0';
+  if (isEmpty) incoming.resume();
 }
 
 /** `X-Robot-ID`, when given, must be the robot of the path. */

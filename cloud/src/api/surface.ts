@@ -1,3 +1,4 @@
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { DomainError, DomainErrorCode } from '@outrider/shared/errors';
 import type { Context } from 'hono';
 import type { ContentfulStatusCode } from 'hono/utils/http-status';
@@ -23,6 +24,13 @@ export interface ApiEnv {
   };
 }
 export type ApiContext = Context<ApiEnv>;
+
+/** Node's own side of a request that came over a listener; a request of a test has none. */
+export interface NodeSide {
+  readonly incoming?: IncomingMessage;
+  readonly outgoing?: Pick<ServerResponse, 'setHeader'>;
+}
+export const nodeOf = (c: ApiContext): NodeSide | undefined => c.env as NodeSide | undefined;
 
 /** How a domain error looks on one surface. */
 export interface WireError {

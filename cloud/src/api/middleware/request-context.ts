@@ -2,7 +2,7 @@ import { requestIdOr } from '@outrider/shared/ids';
 import type { Logger } from '@outrider/shared/log';
 import type { Clock } from '@outrider/shared/time';
 import type { MiddlewareHandler } from 'hono';
-import type { ApiEnv, Surface } from '../surface.ts';
+import { type ApiEnv, nodeOf, type Surface } from '../surface.ts';
 import type { ApiMetrics } from './metrics.ts';
 
 /**
@@ -23,16 +23,19 @@ export function requestContext(deps: {
     const requestId = requestIdOr(c.req.header('x-request-id'));
     c.set('requestId', requestId);
     c.set('startedAtMs', clock.epochMs());
-    c.header('X-Request-ID', requestId);
-    c.header('X-Content-Type-Options', 'nosniff');
-    c.header('Cache-Control', 'no-store');
+    // What every answer carries is told to Node itself: through hono it would be copied from Headers to Headers.
+    const { outgoing } = nodeOf(c) ?? {};
+    const header = outgoing ? (name: string, text: string) => outgoing.setHeader(name, text) : c.header;
+    header('X-Request-ID', requestId);
+    header('X-Content-Type-Options', 'nosniff');
+    header('Cache-Control', 'no-store');
     await next();
     const allowance = c.get('allowance');
     if (allowance) {
       const name = surfaceFor(c.req.path).rateLimitHeader;
-      c.header(`${name}-Limit`, String(allowance.limit));
-      c.header(`${name}-Remaining`, String(allowance.remaining));
-      c.header(`${name}-Reset`, String(Math.ceil((clock.epochMs() + allowance.resetMs) / 1000)));
+      header(`${name}-Limit`, String(allowance.limit));
+      header(`${name}-Remaining`, String(allowance.remaining));
+      header(`${name}-Reset`, String(Math.ceil((clock.epochMs() + allowance.resetMs) / 1000)));
     }
     const durationMs = clock.monotonicMs() - startedMs;
     const { status } = c.res;
