@@ -93,24 +93,27 @@ t.test('no secret reaches a log line', async (t) => {
   t.match(out, /redacted/);
 });
 
-t.test('lines of a busy program are written together, a warning at once, and none is lost or out of order', async (t) => {
-  const file = join(t.testdir(), 'log');
-  const log = createLogger('t', 'info', gatheringDestination(file));
-  const messages = (): string[] =>
-    readFileSync(file, 'utf8')
-      .split('\n')
-      .filter((line) => line !== '')
-      .map((line) => (JSON.parse(line) as { msg: string }).msg);
-  log.info('first');
-  log.info('second');
-  t.same(messages(), [], 'nothing yet');
-  log.warn('third');
-  t.same(messages(), ['first', 'second', 'third']);
-  log.info('fourth');
-  while (messages().length < 4) await new Promise((resolve) => setTimeout(resolve, 10));
-  t.same(messages(), ['first', 'second', 'third', 'fourth'], 'by itself, a moment later');
-  const lines = Array.from({ length: 500 }, (_, index) => `line ${index}`);
-  for (const line of lines) log.info(line);
-  log.error('the end');
-  t.same(messages().slice(4), [...lines, 'the end']);
-});
+t.test(
+  'lines of a busy program are written together, a warning at once, and none is lost or out of order',
+  async (t) => {
+    const file = join(t.testdir(), 'log');
+    const log = createLogger('t', 'info', gatheringDestination(file));
+    const messages = (): string[] =>
+      readFileSync(file, 'utf8')
+        .split('\n')
+        .filter((line) => line !== '')
+        .map((line) => (JSON.parse(line) as { msg: string }).msg);
+    log.info('first');
+    log.info('second');
+    t.same(messages(), [], 'nothing yet');
+    log.warn('third');
+    t.same(messages(), ['first', 'second', 'third']);
+    log.info('fourth');
+    while (messages().length < 4) await new Promise((resolve) => setTimeout(resolve, 10));
+    t.same(messages(), ['first', 'second', 'third', 'fourth'], 'by itself, a moment later');
+    const lines = Array.from({ length: 500 }, (_, index) => `line ${index}`);
+    for (const line of lines) log.info(line);
+    log.error('the end');
+    t.same(messages().slice(4), [...lines, 'the end']);
+  },
+);

@@ -47,11 +47,14 @@ for (const name of ['http', 'https'] as const) {
     socket.destroy();
   });
 
-  t.test(`${name}: a connection used again when its told time is over does not find the server hanging up`, async (t) => {
-    const socket = open(await serve(name, 1));
-    t.equal(toldS(await ask(socket)), 1);
-    await pause(1_200, never);
-    t.match(await ask(socket), /^HTTP\/1.1 200/);
-    socket.destroy();
-  });
+  t.test(
+    `${name}: a connection used again when its told time is over does not find the server hanging up`,
+    async (t) => {
+      const socket = open(await serve(name, 1));
+      t.equal(toldS(await ask(socket)), 1);
+      await pause(1_200, never);
+      t.match(await ask(socket), /^HTTP\/1.1 200/);
+      socket.destroy();
+    },
+  );
 }
