@@ -9,6 +9,7 @@ import type { Core, PublicUrls } from './api/core.ts';
 import { ApiMetrics } from './api/middleware/metrics.ts';
 import type { ApiEnv } from './api/surface.ts';
 import { type Check, Readiness } from './api/system/readiness.ts';
+import { Throttle } from './api/throttle.ts';
 import type { DeviceBus } from './broker/bus.ts';
 import type { CertificateRegistry } from './certificates/registry.ts';
 import { CommandCourier } from './command/courier.ts';
@@ -190,7 +191,6 @@ export function assembleApi(parts: ApiParts): AssembledApi {
     failsafe,
     recoverer,
     instructionKeys: parts.instructionKeys,
-    identityStore: identity.store,
     events,
     overview: new FleetOverview({
       store: new SqlOverviewStore(parts.database),
@@ -215,6 +215,7 @@ export function assembleApi(parts: ApiParts): AssembledApi {
       ? {}
       : { blackboxes: new BlackBoxes(new FolderFiles(parts.filesDirectory)) }),
     signingKeys: identity.keys,
+    throttle: new Throttle(identity.store, () => clock.monotonicMs()),
     tickets: new LiveTickets(clock),
     tokens: identity.tokens,
     clock,

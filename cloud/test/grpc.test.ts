@@ -110,6 +110,30 @@ t.test('a service may do what its certificate says, and a token narrows it', asy
   t.equal(widened.error?.code, status.PERMISSION_DENIED, 'a token does not widen a certificate');
 });
 
+t.test('a caller has one allowance for HTTP and gRPC, and a stop needs none', async (t) => {
+  await rig.identity.accounts.createTenant('small', 'Small', 'free');
+  const [caller, another] = [await rig.token('small'), await rig.token('small')];
+  const pair = rig.caller(await rig.service('small', ['telemetry:read', 'command:write']));
+  const ask = async (bearer: string) =>
+    pair.call(HEALTH, { robot_id: 'RB-1' }, { metadata: { authorization: `Bearer ${bearer}` } });
+  const remaining = async () =>
+    (await rig.call('GET', '/v1/robots', { token: caller })).headers.get('x-rate-limit-remaining');
+  t.equal(await remaining(), '99');
+  for (let call = 0; call < 60; call += 1) t.equal((await ask(caller)).error?.code, status.NOT_FOUND);
+  t.equal(await remaining(), '38', 'what gRPC has taken is gone for HTTP');
+  for (let request = 0; request < 38; request += 1) await rig.call('GET', '/v1/robots', { token: caller });
+  const { error } = await ask(caller);
+  t.equal(error?.code, status.RESOURCE_EXHAUSTED);
+  t.match(detailsOf(error), { reason: 'too_many' });
+  t.equal((await ask(another)).error?.code, status.NOT_FOUND, 'another caller has its own');
+  const stop = await pair.call(
+    TRIGGER,
+    { robot_id: 'RB-1', mode: 'emergency_stop' },
+    { metadata: { authorization: `Bearer ${caller}` } },
+  );
+  t.equal(stop.error?.code, status.NOT_FOUND, 'not throttled');
+});
+
 t.test('telemetry is acknowledged after its commit, frame by frame, and stored as over HTTP', async (t) => {
   const call = service.stream(TELEMETRY);
   const result = drain(call as never);

@@ -14,7 +14,6 @@ import { renderSigmaError } from './sigma/errors.ts';
 import { sigmaSurface } from './sigma/surface.ts';
 import { type ApiEnv, type Surface, surfaceOf } from './surface.ts';
 import { registerSystem } from './system/routes.ts';
-import { Throttle } from './throttle.ts';
 import { wiaSurface } from './wia/surface.ts';
 
 export interface ApiOptions {
@@ -26,12 +25,7 @@ export interface ApiOptions {
 /** The whole HTTP server: five surfaces over one core, and the envelope of each for whatever goes wrong under it. */
 export function createApi(core: Core, hub: StreamHub, options: ApiOptions): OpenAPIHono<ApiEnv> {
   const app = new OpenAPIHono<ApiEnv>();
-  const throttle = new Throttle(core.identityStore, () => core.clock.monotonicMs());
-  const surfaces: readonly Surface[] = [
-    sigmaSurface(core, hub, throttle),
-    wiaSurface(core, throttle),
-    ...SURFACES_TO_COME,
-  ];
+  const surfaces: readonly Surface[] = [sigmaSurface(core, hub), wiaSurface(core), ...SURFACES_TO_COME];
   const surfaceFor = (path: string): Surface => surfaceOf(surfaces, path, SYSTEM);
 
   app.use('*', requestContext({ clock: core.clock, log: core.log, metrics: core.metrics, surfaceFor }));
@@ -44,7 +38,7 @@ export function createApi(core: Core, hub: StreamHub, options: ApiOptions): Open
     return surfaceFor(c.req.path).renderError(failure, c);
   });
 
-  const router = new Router(app, core.authenticator, throttle);
+  const router = new Router(app, core.authenticator, core.throttle);
   for (const surface of surfaces) surface.register?.(router);
   registerSystem(router, core, { ...options, document: (url) => describeApi(app, options.version, url) });
   app.openAPIRegistry.registerComponent('securitySchemes', 'bearer', {

@@ -14,13 +14,13 @@ import type { Decommissioner } from '../fleet/decommissioner.ts';
 import type { RobotRegistry } from '../fleet/registry.ts';
 import type { Accounts } from '../identity/accounts.ts';
 import type { Authenticator } from '../identity/authenticator.ts';
-import type { IdentityStore } from '../identity/ports.ts';
 import type { SigningKeys } from '../identity/signing-keys.ts';
 import type { Tokens } from '../identity/tokens.ts';
 import type { WebhookDesk } from '../notify/webhook-desk.ts';
 import type { LiveFeed, TelemetryIngest, TelemetryReader } from '../telemetry/ports.ts';
 import type { ApiMetrics } from './middleware/metrics.ts';
 import type { Readiness } from './system/readiness.ts';
+import type { Throttle } from './throttle.ts';
 
 /** The operations that the surfaces translate to and from. */
 export interface Core {
@@ -33,7 +33,6 @@ export interface Core {
   readonly failsafe: FailsafeDispatcher;
   readonly recoverer: FailsafeRecoverer;
   readonly instructionKeys: InstructionKeys;
-  readonly identityStore: IdentityStore;
   readonly events: EventReader;
   readonly overview: FleetOverview;
   readonly ingest: TelemetryIngest;
@@ -46,6 +45,8 @@ export interface Core {
   /** Absent from a server without a folder for files. */
   readonly blackboxes?: BlackBoxes;
   readonly signingKeys: SigningKeys;
+  /** One for every way in, so that a caller's requests count together. */
+  readonly throttle: Throttle;
   readonly tickets: LiveTickets;
   readonly tokens: Tokens;
   readonly clock: Clock;

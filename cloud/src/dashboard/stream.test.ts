@@ -195,6 +195,31 @@ t.test('a client goes on where it was', async (t) => {
   }
 });
 
+t.test('on another replica a client is told that there is a gap, and goes on from there', async (t) => {
+  const [here, there] = [rig(), rig()];
+  const first = here.open();
+  here.feed.publish([telemetry('a', 1), event('a', 1)]);
+  await round();
+  const place = first.sink.lastId;
+  first.stream.close();
+  // The other replica has published as much, so that only whose place it is tells them apart.
+  for (let n = 1; n <= 3; n += 1) there.feed.publish([event('a', n)]);
+  const { sink, stream } = there.open({}, place);
+  t.same(
+    sink.messages.map(({ type }) => type),
+    ['welcome', 'gap'],
+  );
+  t.match(sink.of('gap'), [{ data: { reason: 'unknown_position' } }]);
+  there.feed.publish([event('a', 4)]);
+  t.same(eventIds(sink), ['evt_4'], 'then live');
+  const next = sink.lastId;
+  stream.close();
+  there.feed.publish([event('a', 5)]);
+  const again = there.open({}, next);
+  t.same(again.sink.of('gap'), [], 'its places are good there');
+  t.same(eventIds(again.sink), ['evt_5']);
+});
+
 t.test('a client that is behind is spared telemetry, told so, and dropped when it stays behind', async (t) => {
   const { feed, open, counts, pass } = rig();
   const { sink } = open();

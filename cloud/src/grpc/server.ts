@@ -3,7 +3,6 @@ import type { Logger } from '@outrider/shared/log';
 import { aborted, type Service } from '@outrider/shared/service';
 import type { Registry } from 'prom-client';
 import type { Core } from '../api/core.ts';
-import { Throttle } from '../api/throttle.ts';
 import type { ClientCertificates } from '../certificates/client-certificates.ts';
 import { Calls, type Methods } from './calls.ts';
 import { commandService } from './command-service.ts';
@@ -60,7 +59,7 @@ export class GrpcServer implements Service {
         authenticator: core.authenticator,
         clock: core.clock,
       }),
-      throttle: new Throttle(core.identityStore, () => core.clock.monotonicMs()),
+      throttle: core.throttle,
       metrics: new GrpcMetrics(metrics),
       clock: core.clock,
       log,

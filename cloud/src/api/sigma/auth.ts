@@ -5,12 +5,11 @@ import { parseScopes, SCOPES } from '../../identity/principal.ts';
 import type { Core } from '../core.ts';
 import { type Router, remoteAddress } from '../router.ts';
 import type { ApiContext } from '../surface.ts';
-import type { Throttle } from '../throttle.ts';
 import { sigmaErrors } from './responses.ts';
 import { TokenReply, TokenRequest } from './schemas.ts';
 
 /** POST /api/v1/auth/token (OAuth 2 client credentials), /auth/revoke and /auth/ticket. */
-export function registerAuth(router: Router, core: Core, throttle: Throttle): void {
+export function registerAuth(router: Router, core: Core): void {
   router.addPublic(
     {
       method: 'post',
@@ -27,7 +26,7 @@ export function registerAuth(router: Router, core: Core, throttle: Throttle): vo
     async ({ body }, c) => {
       const { clientId, clientSecret } = clientOf(c, body);
       const asked = parseScopes(body.scope ?? '');
-      const token = await throttle.guardSecret(clientId, remoteAddress(c), () =>
+      const token = await core.throttle.guardSecret(clientId, remoteAddress(c), () =>
         core.accounts.grantClientToken(clientId, clientSecret, asked),
       );
       return c.json({

@@ -1,7 +1,6 @@
 import type { StreamHub } from '../../dashboard/stream-hub.ts';
 import type { Core } from '../core.ts';
 import type { Surface } from '../surface.ts';
-import type { Throttle } from '../throttle.ts';
 import { registerAlerts } from './alerts.ts';
 import { registerAuth } from './auth.ts';
 import { registerBlackBoxes } from './blackboxes.ts';
@@ -13,12 +12,12 @@ import { registerRobots } from './robots.ts';
 import { registerTelemetry } from './telemetry.ts';
 
 /** The SigmaPrompt document's surface. */
-export const sigmaSurface = (core: Core, hub: StreamHub, throttle: Throttle): Surface => ({
+export const sigmaSurface = (core: Core, hub: StreamHub): Surface => ({
   name: 'sigma',
   prefixes: ['auth', 'telemetry', 'robots', 'twins', 'swarm', 'alerts', 'dashboard'].map((room) => `/api/v1/${room}`),
   rateLimitHeader: 'X-RateLimit',
   register(router) {
-    registerAuth(router, core, throttle);
+    registerAuth(router, core);
     registerTelemetry(router, core);
     registerRobots(router, core);
     registerCommands(router, core);

@@ -5,7 +5,6 @@ import type { Robot } from '../../fleet/robot.ts';
 import { parseScopes } from '../../identity/principal.ts';
 import type { Core } from '../core.ts';
 import { type Router, remoteAddress } from '../router.ts';
-import type { Throttle } from '../throttle.ts';
 import { success } from './envelope.ts';
 import { wiaResponses } from './responses.ts';
 import {
@@ -22,7 +21,7 @@ import {
 const iso = (atMs: number | undefined): string | null => (atMs === undefined ? null : new Date(atMs).toISOString());
 
 /** /v1/auth/login, /v1/robots and /v1/robots/{robot_id}. */
-export function registerRobots(router: Router, core: Core, throttle: Throttle): void {
+export function registerRobots(router: Router, core: Core): void {
   const apiEndpoint = (robotId: string): string => `${core.urls().http}/v1/robots/${robotId}`;
   const websocketUrl = (robotId: string): string => `${apiEndpoint(robotId).replace(/^http/, 'ws')}/ws`;
   router.addPublic(
@@ -44,7 +43,7 @@ export function registerRobots(router: Router, core: Core, throttle: Throttle): 
     },
     async ({ body }, c) => {
       const asked = parseScopes(body.scope ?? '');
-      const login = await throttle.guardSecret(body.username, remoteAddress(c), () =>
+      const login = await core.throttle.guardSecret(body.username, remoteAddress(c), () =>
         core.accounts.login(body.username, body.password, asked),
       );
       return success(c, {
