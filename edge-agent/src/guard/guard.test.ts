@@ -1,4 +1,5 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { CommandOutcome } from '@outrider/firmware-bridge/link';
@@ -6,7 +7,7 @@ import { DEFAULT_POLICY } from '@outrider/shared/failsafe/rules';
 import { durableState, recoverNonce } from '@outrider/shared/failsafe/state';
 import { createLogger } from '@outrider/shared/log';
 import { SAMPLE_FLAGS, type Sample } from '@outrider/shared/telemetry';
-import type { Clock, EpochMs, MonotonicMs } from '@outrider/shared/time';
+import { type Clock, type EpochMs, type MonotonicMs, systemClock } from '@outrider/shared/time';
 import t, { type Test } from 'tap';
 import type { Actuators, McuView } from './actuators.ts';
 import { Evidence } from './evidence.ts';
@@ -14,6 +15,7 @@ import { encodeFrame, FRAME_BYTES_MAX, FrameReader } from './framing.ts';
 import { failsafeSchema, guardConfig, guardSchema, loadGuardConfig } from './guard-config.ts';
 import { EMPTY_RECORD } from './latch-store.ts';
 import { GuardLoop } from './loop.ts';
+import { LOOP_MS, startRounds } from './rounds.ts';
 import { SamplePacker, SampleUnpacker, signalReport, signalsOfReport } from './sample-wire.ts';
 
 const LOG = createLogger('test', 'silent');
@@ -321,6 +323,21 @@ t.test('loop', async (t) => {
     t.match(gone.loop.status().causes, [{ cause: 'agent_stuck', detail: 'the agent is gone' }]);
   });
 
+  t.test('a guard that was put aside stops at its first round, and not for what waited to be read', async (t) => {
+    const { loop, actuators, evidence, sample } = loopRig();
+    // 250 ms without a turn; then what arrived meanwhile is read first.
+    const late = (hasArrived: boolean): void => {
+      actuators.nowMs += 250;
+      evidence.agentProgress(actuators.nowMs, actuators.nowMs, actuators.nowMs);
+      if (hasArrived) sample(0, 40);
+      loop.tick();
+    };
+    late(true);
+    t.equal(loop.state.phase, 'ARMED');
+    late(false);
+    t.match(loop.status().causes, [{ cause: 'source_stale', detail: 'mcu/joint_state silent for 250 ms' }]);
+  });
+
   t.test('wrong commands are answered, not obeyed', async (t) => {
     const { loop, answers } = loopRig();
     loop.command({ commandId: 'a', verb: 'arm' });
@@ -369,4 +386,39 @@ t.test('loop', async (t) => {
       { cause: 'thermal_shutdown' },
     ]);
   });
+});
+
+t.test('a late round reads what has arrived before it judges', async (t) => {
+  const server = createServer();
+  const path = join(folder(t), 'port.sock');
+  await new Promise<void>((resolve) => server.listen(path, resolve));
+  const accepted = new Promise<Socket>((resolve) => server.once('connection', resolve));
+  const there = connect(path);
+  const here = await accepted;
+  t.teardown(() => {
+    here.destroy();
+    there.destroy();
+    server.close();
+  });
+  const clock = systemClock;
+  const seen: string[] = [];
+  here.on('data', () => seen.push('data'));
+  let rounds = 0;
+  await new Promise<void>((resolve) => {
+    const stop = startRounds((nowMs, lateMs) => {
+      rounds += 1;
+      if (rounds === 1) {
+        // Not scheduled for longer than a period, while something comes in.
+        setImmediate(() => {
+          there.write('x');
+          while (clock.monotonicMs() < nowMs + 3 * LOOP_MS);
+        });
+        return;
+      }
+      seen.push(lateMs > LOOP_MS ? 'late round' : 'round');
+      stop();
+      resolve();
+    }, clock);
+  });
+  t.same(seen, ['data', 'late round']);
 });

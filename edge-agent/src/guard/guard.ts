@@ -16,11 +16,10 @@ import { Journal } from './journal.ts';
 import { LatchStore } from './latch-store.ts';
 import { GuardLoop } from './loop.ts';
 import { McuLine } from './mcu-line.ts';
+import { startRounds } from './rounds.ts';
 import { healthOf, signalsOfReport } from './sample-wire.ts';
 import { requestScheduling } from './scheduling.ts';
 
-/** Period of the loop, and of the heartbeats. A fifteenth of the microcontroller's lease. [ms] */
-const LOOP_MS = 20;
 const STATUS_MS = 200;
 const REACHABLE_CHECK_MS = 1000;
 /** A round that starts this late is worth a line in the log. [ms] */
@@ -163,8 +162,15 @@ export async function runGuard({ config, clock, log, signal, notifier, onFaults 
 
   const stopping = AbortSignal.any([signal, end.signal]);
   const lineDone = line?.run(stopping) ?? Promise.resolve();
+  const round = (nowMs: number, lateMs: number): void => {
+    const isProven = loop.tick();
+    commandsGuarded(() => commands.tick());
+    // Nothing but a whole round proves that this process still guards.
+    if (isProven) notifier.alive(nowMs);
+    if (lateMs > LATE_MS) log.warn({ lateMs: Math.round(lateMs) }, 'guard.loop_late');
+  };
   const timers = [
-    startLoop(loop, () => commandsGuarded(() => commands.tick()), clock, log, notifier),
+    startRounds(round, clock),
     every(STATUS_MS, sendStatus),
     every(REACHABLE_CHECK_MS, () => {
       void server.isReachable().then((isReachable) => {
@@ -187,31 +193,6 @@ export async function runGuard({ config, clock, log, signal, notifier, onFaults 
   notifier.close();
   log.info({ samplesDropped: server.samplesDropped, transitionsDropped: journal.dropped }, 'guard.ended');
   return 0;
-}
-
-/** Rounds at fixed times: a late one does not push those after it. */
-function startLoop(
-  loop: GuardLoop,
-  afterwards: () => void,
-  clock: Clock,
-  log: Logger,
-  notifier: SystemdNotifier,
-): () => void {
-  let dueMs: number = clock.monotonicMs() + LOOP_MS;
-  let timer: NodeJS.Timeout;
-  const round = (): void => {
-    const nowMs = clock.monotonicMs();
-    const lateMs = nowMs - dueMs;
-    const isProven = loop.tick();
-    afterwards();
-    // Nothing but a whole round proves that this process still guards.
-    if (isProven) notifier.alive(nowMs);
-    if (lateMs > LATE_MS) log.warn({ lateMs: Math.round(lateMs) }, 'guard.loop_late');
-    dueMs = lateMs > LOOP_MS ? nowMs + LOOP_MS : dueMs + LOOP_MS;
-    timer = setTimeout(round, Math.max(0, dueMs - clock.monotonicMs()));
-  };
-  timer = setTimeout(round, LOOP_MS);
-  return () => clearTimeout(timer);
 }
 
 function every(periodMs: number, action: () => void): () => void {

@@ -17,6 +17,13 @@ export interface LivenessLimits {
   readonly mcuReactionMs: number;
 }
 
+/** By then two punctual rounds of 20 ms would have judged the same silence. [ms] */
+const CERTAIN_AFTER_MS = 40;
+
+/** Silence grows by itself: a round that is late sees what the ones that were left out would have seen twice. */
+const ofSilence = (silentMs: number, limitMs: number): 'bad' | 'severe' =>
+  silentMs > limitMs + CERTAIN_AFTER_MS ? 'severe' : 'bad';
+
 /** How long a stream of this rate may be silent. 0 Hz: its rate is unknown, one second counts as a period. [ms] */
 export function staleAfterMs(declaredRateHz: number, limits: LivenessLimits): number {
   const periodMs = declaredRateHz > 0 ? 1000 / declaredRateHz : 1000;
@@ -35,8 +42,9 @@ export function classifyStream(
   const base = { cause: 'source_stale', channel: stream } as const;
   if (lastMs === undefined) return { ...base, ...neverSeen(stream, startedMs, nowMs, limits) };
   const silentMs = nowMs - lastMs;
-  return silentMs > staleAfterMs(declaredRateHz, limits)
-    ? { ...base, verdict: 'bad', detail: `${stream} silent for ${Math.round(silentMs)} ms` }
+  const limitMs = staleAfterMs(declaredRateHz, limits);
+  return silentMs > limitMs
+    ? { ...base, verdict: ofSilence(silentMs, limitMs), detail: `${stream} silent for ${Math.round(silentMs)} ms` }
     : { ...base, verdict: 'clear', detail: '' };
 }
 
@@ -51,7 +59,11 @@ export function classifyMcuSilence(
   if (lastFrameMs === undefined) return { ...base, ...neverSeen('the microcontroller', startedMs, nowMs, limits) };
   const silentMs = nowMs - lastFrameMs;
   return silentMs > limits.mcuSilentMs
-    ? { ...base, verdict: 'bad', detail: `no valid frame for ${Math.round(silentMs)} ms` }
+    ? {
+        ...base,
+        verdict: ofSilence(silentMs, limits.mcuSilentMs),
+        detail: `no valid frame for ${Math.round(silentMs)} ms`,
+      }
     : { ...base, verdict: 'clear', detail: '' };
 }
 
@@ -122,15 +134,16 @@ export interface AgentFacts {
 export function classifyAgent(facts: AgentFacts, nowMs: number, limits: LivenessLimits): Reading {
   const base = { cause: 'agent_stuck', channel: 'agent' } as const;
   if (!facts.wasConnected) return { ...base, verdict: 'pending', detail: 'no agent has connected yet' };
-  if (!facts.isConnected) return { ...base, verdict: 'bad', detail: 'the agent is gone' };
   const tickMs = nowMs - facts.tickMovedMs;
+  const stuck = (forMs: number): 'bad' | 'severe' => ofSilence(forMs, limits.agentStuckMs);
+  if (!facts.isConnected) return { ...base, verdict: stuck(tickMs), detail: 'the agent is gone' };
   if (!facts.hasProved && tickMs <= limits.bootGraceMs)
     return { ...base, verdict: 'pending', detail: 'the agent has not proved its work yet' };
   if (tickMs > limits.agentStuckMs)
-    return { ...base, verdict: 'bad', detail: `its tick counter stands still for ${Math.round(tickMs)} ms` };
+    return { ...base, verdict: stuck(tickMs), detail: `its tick counter stands still for ${Math.round(tickMs)} ms` };
   const waitMs = nowMs - (facts.samplesWaitSinceMs ?? nowMs);
   if (waitMs > limits.agentStuckMs)
-    return { ...base, verdict: 'bad', detail: `it consumed no sample for ${Math.round(waitMs)} ms` };
+    return { ...base, verdict: stuck(waitMs), detail: `it consumed no sample for ${Math.round(waitMs)} ms` };
   return { ...base, verdict: 'clear', detail: '' };
 }
 

@@ -159,6 +159,21 @@ t.test('a stream is stale after five of its periods, and never before the floor'
   );
 });
 
+t.test('silence that two punctual rounds would have judged twice needs no second look', async (t) => {
+  const agent = { isConnected: true, wasConnected: true, hasProved: true, samplesWaitSinceMs: undefined };
+  const proved = { ...agent, tickMovedMs: 1000 };
+  for (const [silence, limitMs] of [
+    [(nowMs: number) => classifyStream('s', 1000, 10, 0, nowMs, LIVE), 500],
+    [(nowMs: number) => classifyMcuSilence(1000, 0, nowMs, LIVE), LIVE.mcuSilentMs],
+    [(nowMs: number) => classifyAgent(proved, nowMs, LIVE), LIVE.agentStuckMs],
+    [(nowMs: number) => classifyAgent({ ...proved, tickMovedMs: nowMs, samplesWaitSinceMs: 1000 }, nowMs, LIVE), 200],
+    [(nowMs: number) => classifyAgent({ ...proved, isConnected: false }, nowMs, LIVE), 200],
+  ] as const) {
+    const after = (ms: number) => silence(1000 + limitMs + ms);
+    t.same([after(1).verdict, after(40).verdict, after(40.1).verdict], ['bad', 'bad', 'severe'], after(40).detail);
+  }
+});
+
 t.test('the microcontroller must do what the phase wants of it', async (t) => {
   const facts = { hasRestarted: false, hasArmed: false };
   const at = (phase: 'LATCHED' | 'ARMED', change: Partial<Parameters<typeof classifyMcu>[0]>, forMs = 10): string =>
@@ -210,5 +225,5 @@ t.test('an agent must prove its work by counters that move', async (t) => {
   t.equal(at({ isConnected: false }, 0), 'bad');
   t.equal(at({ isConnected: false, wasConnected: false }, 9999), 'pending');
   t.equal(at({ hasProved: false }, 1000), 'pending', 'it is starting');
-  t.equal(at({ hasProved: false }, 1001), 'bad', 'it never started to work');
+  t.equal(at({ hasProved: false }, 1001), 'severe', 'it never started to work');
 });
