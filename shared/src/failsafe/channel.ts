@@ -50,15 +50,15 @@ export function stepCause(
 /** Counts every channel of a monitored cause that fell silent as one unknown reading. */
 export function stepSilence(cause: CauseState, rule: CauseRule, atMs: number, policy: FailsafePolicy): CauseState {
   if (!rule.monitored) return cause;
-  const stale = Object.entries(cause.channels).filter(([, channel]) => atMs - channel.atMs > rule.freshMs);
-  if (stale.length === 0) return cause;
-  const channels = { ...cause.channels };
-  for (const [name, channel] of stale) {
+  let channels: Record<string, ChannelState> | undefined;
+  for (const name in cause.channels) {
+    const channel = cause.channels[name];
+    if (!channel || atMs - channel.atMs <= rule.freshMs) continue;
+    channels ??= { ...cause.channels };
     const detail = `${name}: no reading for ${Math.round(atMs - channel.atMs)} ms`;
-    const next = stepChannel(channel, 'unknown', detail, atMs, policy.counter);
-    channels[name] = { ...next, atMs: channel.atMs };
+    channels[name] = { ...stepChannel(channel, 'unknown', detail, atMs, policy.counter), atMs: channel.atMs };
   }
-  return { ...cause, channels };
+  return channels ? { ...cause, channels } : cause;
 }
 
 /** The channel that trips the cause now, if any does. */

@@ -79,7 +79,9 @@ export class JointHistory {
       if (atMs - movedMs > history.frozenMs)
         worst.add('unknown', `${name} says ${speedRadps.toFixed(3)} rad/s and its position is frozen`);
       // What cannot be read is no place to jump from.
-      if (Number.isFinite(positionRad)) this.#joints[i] = { positionRad, movedMs };
+      if (!Number.isFinite(positionRad)) continue;
+      if (before) [before.positionRad, before.movedMs] = [positionRad, movedMs];
+      else this.#joints[i] = { positionRad, movedMs };
     }
     if (!isRelevant) return [];
     const channel = `${signals.stream} encoders`;
@@ -90,23 +92,25 @@ export class JointHistory {
     const isMotor = signals.kind === 'joint_state' || limits.thermalStreams.includes(signals.stream);
     if (!isMotor || signals.temperatureC.length === 0) return undefined;
     const worst = new Worst();
-    const temperatureC = Array.from(signals.temperatureC);
     while ((this.#warmth[1]?.atMs ?? atMs) <= atMs - history.riseWindowMs) this.#warmth.shift();
-    const oldest = this.#warmth[0] ?? { atMs, temperatureC };
-    const spanMs = atMs - oldest.atMs;
+    const oldest = this.#warmth[0];
     // Sensors count in whole degrees: over less than the window one count would look like a fire.
-    if (spanMs >= history.riseWindowMs)
-      temperatureC.forEach((celsius, i) => {
-        const riseCps = ((celsius - (oldest.temperatureC[i] ?? Number.NaN)) / spanMs) * 1000;
-        const name = signals.names[i] ?? `sensor ${i}`;
-        if (riseCps > history.motorRiseMaxCps)
-          worst.add('bad', `${name} heats up by ${riseCps.toFixed(1)} C/s, at most ${history.motorRiseMaxCps}`);
-      });
+    if (oldest && atMs - oldest.atMs >= history.riseWindowMs) addRise(worst, signals, oldest, atMs, history);
     // A quarter of the window is fine enough, and bounds the memory at any rate.
     const last = this.#warmth.at(-1);
-    if (!last || atMs - last.atMs >= history.riseWindowMs / 4) this.#warmth.push({ atMs, temperatureC });
+    if (!last || atMs - last.atMs >= history.riseWindowMs / 4) this.#warmth.push({ atMs, temperatureC: Array.from(signals.temperatureC) });
     const channel = `${signals.stream} rise`;
     return { cause: 'thermal_shutdown', channel, verdict: worst.verdict, detail: worst.detail };
+  }
+}
+
+function addRise(worst: Worst, signals: Signals, before: Warmth, atMs: number, history: HistoryLimits): void {
+  for (let i = 0; i < signals.temperatureC.length; i++) {
+    const roseC = (signals.temperatureC[i] ?? Number.NaN) - (before.temperatureC[i] ?? Number.NaN);
+    const riseCps = (roseC / (atMs - before.atMs)) * 1000;
+    const name = signals.names[i] ?? `sensor ${i}`;
+    if (riseCps > history.motorRiseMaxCps)
+      worst.add('bad', `${name} heats up by ${riseCps.toFixed(1)} C/s, at most ${history.motorRiseMaxCps}`);
   }
 }
 

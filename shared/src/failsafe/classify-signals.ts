@@ -158,9 +158,14 @@ export class Worst {
   static readonly #order: readonly Verdict[] = ['clear', 'fair', 'bad', 'unknown', 'severe'];
 
   add(verdict: Verdict, detail: string): void {
-    if (Worst.#order.indexOf(verdict) <= Worst.#order.indexOf(this.verdict)) return;
+    if (!this.isBelow(verdict)) return;
     this.verdict = verdict;
     this.detail = detail;
+  }
+
+  /** Asked before words are made that every joint of every sample would need. */
+  isBelow(verdict: Verdict): boolean {
+    return Worst.#order.indexOf(verdict) > Worst.#order.indexOf(this.verdict);
   }
 }
 
@@ -206,7 +211,7 @@ function addJoint(
   const speedRadps = Math.abs(velocityRadps);
   if (speedRadps > (limit?.velocityMaxRadps ?? Number.POSITIVE_INFINITY))
     worst.add('bad', `${name} velocity ${velocityRadps.toFixed(4)} rad/s, at most ${limit?.velocityMaxRadps}`);
-  else if (speedRadps >= limits.standstillRadps)
+  else if (speedRadps >= limits.standstillRadps && worst.isBelow('fair'))
     worst.add('fair', `${name} moves at ${velocityRadps.toFixed(4)} rad/s`);
 }
 
@@ -241,18 +246,23 @@ function addLoad(
 function classifyTemperatures(signals: Signals, limits: SignalLimits): Reading | undefined {
   if (signals.temperatureC.length === 0) return undefined;
   const worst = new Worst();
-  const { maxC, tripC, clearC } = limits.thermal;
+  const { maxC } = limits.thermal;
   for (let i = 0; i < signals.temperatureC.length; i++) {
     const name = signals.names[i] ?? `sensor ${i}`;
     const celsius = signals.temperatureC[i] ?? Number.NaN;
     const shiftC = (limits.joints[name]?.temperatureMaxC ?? maxC) - maxC;
-    const words = `${name} ${celsius.toFixed(1)} C`;
-    // A reading that cannot be true says nothing about the motor, however hot it claims to be.
-    if (!(celsius >= TEMPERATURE_MIN_C && celsius <= TEMPERATURE_MAX_C)) worst.add('unknown', words);
-    else if (celsius > tripC + shiftC) worst.add('severe', words);
-    else if (celsius > maxC + shiftC) worst.add('bad', words);
-    else if (!(celsius < clearC + shiftC)) worst.add('fair', words);
+    const verdict = verdictOf(celsius, shiftC, limits.thermal);
+    if (worst.isBelow(verdict)) worst.add(verdict, `${name} ${celsius.toFixed(1)} C`);
   }
   if (signals.isMalformed) worst.add('unknown', 'names and values do not fit each other');
   return { cause: 'thermal_shutdown', channel: signals.stream, verdict: worst.verdict, detail: worst.detail };
+}
+
+/** @param shiftC How much hotter than others this motor may get. */
+function verdictOf(celsius: number, shiftC: number, { maxC, tripC, clearC }: ThermalLimits): Verdict {
+  // A reading that cannot be true says nothing about the motor, however hot it claims to be.
+  if (!(celsius >= TEMPERATURE_MIN_C && celsius <= TEMPERATURE_MAX_C)) return 'unknown';
+  if (celsius > tripC + shiftC) return 'severe';
+  if (celsius > maxC + shiftC) return 'bad';
+  return celsius < clearC + shiftC ? 'clear' : 'fair';
 }

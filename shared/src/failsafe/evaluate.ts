@@ -77,9 +77,10 @@ function observe(state: FailsafeState, event: FailsafeEvent, policy: FailsafePol
       if (!isArmed) return state;
       return {
         ...state,
-        causes: zip(state, policy).map(([cause, rule]) =>
-          latchTripped(stepSilence(cause, rule, state.nowMs, policy), state.nowMs, policy),
-        ),
+        causes: state.causes.map((cause, i) => {
+          const rule = policy.rules[i];
+          return rule ? latchTripped(stepSilence(cause, rule, state.nowMs, policy), state.nowMs, policy) : cause;
+        }),
       };
     case 'trigger':
     case 'recover':
@@ -115,11 +116,11 @@ function latchAsked(state: FailsafeState, event: FailsafeEvent, fault: string | 
 
 /** Lets go of latches that need no recovery. The phase stays, so motion never resumes by it. */
 function releaseAuto(state: FailsafeState, policy: FailsafePolicy): FailsafeState {
-  if (!policy.rules.some((rule) => rule.clearing === 'auto')) return state;
-  const causes = zip(state, policy).map(([cause, rule]) =>
-    cause.latched && rule.clearing === 'auto' && unmetOf(cause, rule, state.nowMs) === undefined
-      ? { ...cause, latched: false, detail: '' }
-      : cause,
+  const isOver = (cause: CauseState, rule: CauseRule | undefined): boolean =>
+    cause.latched && rule?.clearing === 'auto' && unmetOf(cause, rule, state.nowMs) === undefined;
+  if (!state.causes.some((cause, i) => isOver(cause, policy.rules[i]))) return state;
+  const causes = state.causes.map((cause, i) =>
+    isOver(cause, policy.rules[i]) ? { ...cause, latched: false, detail: '' } : cause,
   );
   return { ...state, causes };
 }
@@ -232,21 +233,18 @@ export function describe(
   state: FailsafeState,
   policy: FailsafePolicy,
 ): Pick<FailsafeOutput, 'gateOpen' | 'action' | 'mode' | 'causes' | 'speedFactor' | 'inwardOnly'> {
-  const latched = zip(state, policy).filter(([cause]) => cause.latched);
   const gateOpen = state.phase === 'ARMED';
+  const causes: CauseReport[] = [];
   let worst: CauseRule | undefined;
-  for (const [, rule] of latched) if (!worst || severity(rule.action) > severity(worst.action)) worst = rule;
+  policy.rules.forEach((rule, i) => {
+    const cause = state.causes[i];
+    if (!cause?.latched) return;
+    if (!worst || severity(rule.action) > severity(worst.action)) worst = rule;
+    const { detail, latchedAtMs: sinceMs } = cause;
+    causes.push({ cause: cause.cause, action: rule.action, latched: true, detail, sinceMs });
+  });
   const floor: FailsafeAction = gateOpen ? 'NONE' : 'HOLD';
   const action = worst && severity(worst.action) > severity(floor) ? worst.action : floor;
-  const causes = latched.map(
-    ([cause, rule]): CauseReport => ({
-      cause: cause.cause,
-      action: rule.action,
-      latched: true,
-      detail: cause.detail,
-      sinceMs: cause.latchedAtMs,
-    }),
-  );
   const speedFactor = !gateOpen ? 0 : severity(action) >= DERATE ? policy.derateSpeedFactor : 1;
   return { gateOpen, action, mode: worst?.mode ?? '', speedFactor, inwardOnly: gateOpen && state.returning, causes };
 }
@@ -262,8 +260,10 @@ function hasChanged(before: FailsafeState, after: FailsafeState): boolean {
 
 /** Causes with their rules; both are in table order. */
 function zip(state: FailsafeState, policy: FailsafePolicy): [CauseState, CauseRule][] {
-  return policy.rules.flatMap((rule, i) => {
+  const pairs: [CauseState, CauseRule][] = [];
+  policy.rules.forEach((rule, i) => {
     const cause = state.causes[i];
-    return cause ? [[cause, rule] as [CauseState, CauseRule]] : [];
+    if (cause) pairs.push([cause, rule]);
   });
+  return pairs;
 }
