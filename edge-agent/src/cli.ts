@@ -1,5 +1,5 @@
 import { errorMessage } from '@outrider/shared/errors';
-import { Command, CommanderError } from 'commander';
+import { Command, CommanderError } from './cli/commander.ts';
 import { addDaemons, DAEMONS } from './cli/daemons.ts';
 import { EXIT, exitCodeOf } from './cli/exit-codes.ts';
 import { AGENT_VERSION } from './version.ts';

@@ -1,15 +1,18 @@
+import { createRequire } from 'node:module';
 import type { EpochMs } from '@outrider/shared/time';
-import { Counter, Gauge, Histogram, Registry } from 'prom-client';
+import type { Counter, Histogram, Registry } from 'prom-client';
 import type { AgentStatus } from './local-api/status.ts';
 import { LANES, type LaneName } from './outbox/records.ts';
 import type { OutboxStats } from './outbox/types.ts';
+
+const prometheus = createRequire(import.meta.url)('prom-client') as typeof import('prom-client');
 
 const DECISION_BUCKETS_MS = [1, 2, 5, 10, 20, 50, 100, 150, 250, 500, 1000];
 const ACK_BUCKETS_MS = [5, 10, 25, 50, 100, 250, 500, 1000, 2500, 10_000, 60_000];
 
 /** What an operator of one robot would be woken for, as Prometheus reads it. */
 export class AgentMetrics {
-  readonly #registry = new Registry();
+  readonly #registry = new prometheus.Registry();
   readonly #status: () => AgentStatus;
   readonly #stats: () => OutboxStats;
   readonly #now: () => EpochMs;
@@ -22,20 +25,20 @@ export class AgentMetrics {
     this.#stats = stats;
     this.#now = now;
     const registers = [this.#registry];
-    this.#ackLatencyMs = new Histogram({
+    this.#ackLatencyMs = new prometheus.Histogram({
       name: 'outrider_edge_ack_latency_ms',
       help: 'From sending a batch to its acknowledgement by the cloud.',
       labelNames: ['lane'],
       buckets: ACK_BUCKETS_MS,
       registers,
     });
-    this.#decisionLatencyMs = new Histogram({
+    this.#decisionLatencyMs = new prometheus.Histogram({
       name: 'outrider_edge_failsafe_decision_latency_ms',
       help: 'From the sample or request that caused a stop to the stop being written.',
       buckets: DECISION_BUCKETS_MS,
       registers,
     });
-    this.#transitions = new Counter({
+    this.#transitions = new prometheus.Counter({
       name: 'outrider_edge_failsafe_transitions_total',
       help: 'Changes of the failsafe state.',
       labelNames: ['to_phase', 'mode'],
@@ -63,7 +66,7 @@ export class AgentMetrics {
   }
 
   #gauge(registers: Registry[], name: string, help: string, read: () => number): void {
-    new Gauge({
+    new prometheus.Gauge({
       name: `outrider_edge_${name}`,
       help,
       registers,
@@ -74,7 +77,7 @@ export class AgentMetrics {
   }
 
   #laneGauge(registers: Registry[], name: string, help: string, read: (lane: LaneName) => number): void {
-    new Gauge({
+    new prometheus.Gauge({
       name: `outrider_edge_${name}`,
       help,
       labelNames: ['lane'],
@@ -139,7 +142,7 @@ export class AgentMetrics {
       const expiresAt = status().certificate?.expires_at;
       return expiresAt ? (Date.parse(expiresAt) - this.#now()) / 1000 : 0;
     });
-    new Gauge({
+    new prometheus.Gauge({
       name: 'outrider_edge_source_rate_hz',
       help: 'Measured rate of a stream.',
       labelNames: ['source', 'stream'],

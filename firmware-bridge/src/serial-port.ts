@@ -1,7 +1,10 @@
 import { readSync, writeSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { DomainError, errorMessage } from '@outrider/shared/errors';
-import { SerialPort } from 'serialport';
+import type { SerialPort } from 'serialport';
 import type { BytePort } from './port.ts';
+
+const serialport = createRequire(import.meta.url)('serialport') as typeof import('serialport');
 
 export const BAUD_MIN = 115_200;
 export const BAUD_MAX = 3_000_000;
@@ -30,7 +33,7 @@ export async function openSerialPort(options: SerialPortOptions): Promise<BytePo
     const reason = `must be a whole number from ${BAUD_MIN} to ${BAUD_MAX}, not ${baud}`;
     throw new DomainError('invalid', `baud ${reason}`, { problems: [{ field: 'baud', reason }] });
   }
-  const port = new SerialPort({ path, baudRate: baud, lock: true, hupcl: false, autoOpen: false });
+  const port = new serialport.SerialPort({ path, baudRate: baud, lock: true, hupcl: false, autoOpen: false });
   await new Promise<void>((resolve, reject) => {
     port.open((error) => (error ? reject(explain(path, error)) : resolve()));
   });

@@ -1,4 +1,11 @@
-import { type DestinationStream, type Logger, pino } from 'pino';
+import { createRequire } from 'node:module';
+import type { DestinationStream, Logger } from 'pino';
+
+/**
+ * CommonJS, here and where else a robot's programs load some: `import` first searches every file of such a package for
+ * the names of its exports, with a WebAssembly program, and the memory for that stays.
+ */
+const { pino } = createRequire(import.meta.url)('pino') as typeof import('pino');
 
 export type { Logger };
 

@@ -5,10 +5,9 @@ import type { outrider } from '@outrider/shared/messages';
 import { aborted, pause, type Service } from '@outrider/shared/service';
 import type { Sample } from '@outrider/shared/telemetry';
 import { type Clock, type EpochMs, toIso } from '@outrider/shared/time';
-import { McapFile } from '../export/mcap-file.ts';
+import type { McapFile } from '../export/mcap-file.ts';
 import { isoOfNs } from '../export/sample-json.ts';
 import { SampleRing, sampleBytes } from './ring.ts';
-import { salvageRecording } from './salvage.ts';
 import { type BoxFacts, BoxShelf, type BoxView } from './shelf.ts';
 
 type Transition = outrider.v1.Transition.$Properties;
@@ -135,7 +134,9 @@ export class BlackBoxRecorder implements Service {
     let file: McapFile | undefined;
     try {
       this.shelf.prepare();
-      file = await McapFile.create(this.shelf.pathOf(box.facts.id));
+      // Loaded now, and what comes meanwhile waits in the queue: most of its life a robot writes no box.
+      const mcap = await import('../export/mcap-file.ts');
+      file = await mcap.McapFile.create(this.shelf.pathOf(box.facts.id));
       await file.addFacts(FACTS_NAME, textFacts(box.facts));
       const span = { fromNs: box.before[0]?.receivedNs ?? 0n, toNs: 0n, samples: 0 };
       await this.#write(file, box.before, span);
@@ -199,6 +200,7 @@ export class BlackBoxRecorder implements Service {
     for (const name of this.shelf.unfinished()) {
       const id = basename(name, '.mcap.part');
       try {
+        const { salvageRecording } = await import('./salvage.ts');
         const saved = await salvageRecording(join(this.shelf.directory, name), this.shelf.pathOf(id));
         if (!saved) continue;
         const { facts, messages, fromNs, toNs } = saved;

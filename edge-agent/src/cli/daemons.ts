@@ -1,6 +1,6 @@
 import { resolve } from 'node:path';
-import { type Command, CommanderError, InvalidArgumentError } from 'commander';
 import { readAgentConfig, readGuardConfig } from '../config-process.ts';
+import { type Command, CommanderError, InvalidArgumentError } from './commander.ts';
 import { EXIT } from './exit-codes.ts';
 import { examples, withConfig } from './options.ts';
 

@@ -1,5 +1,5 @@
 import { systemClock } from '@outrider/shared/time';
-import { type Command, InvalidArgumentError, Option } from 'commander';
+import { type Command, InvalidArgumentError, Option } from './commander.ts';
 
 const CONFIG_DEFAULT = '/etc/outrider/edge.yaml';
 const SPANS_MS = { s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 } as const;

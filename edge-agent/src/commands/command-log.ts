@@ -3,7 +3,8 @@ import { join } from 'node:path';
 import { errorMessage } from '@outrider/shared/errors';
 import type { Logger } from '@outrider/shared/log';
 import { outrider } from '@outrider/shared/messages';
-import Database from 'better-sqlite3';
+import type Sqlite from 'better-sqlite3';
+import { Database } from '../outbox/database.ts';
 
 const { CommandReply } = outrider.v1;
 export type Reply = outrider.v1.CommandReply.$Properties;
@@ -35,18 +36,18 @@ interface Row {
  * must be writable when the outbox is full, and each entry is fsynced at once.
  */
 export class CommandLog {
-  readonly #db: Database.Database;
+  readonly #db: Sqlite.Database;
   readonly #isVolatile: boolean;
-  readonly #find: Database.Statement<[string], Row>;
-  readonly #begin: Database.Statement<[string, string, number, number]>;
-  readonly #finish: Database.Statement<[Buffer, string]>;
-  readonly #trim: Database.Statement<[number]>;
-  readonly #see: Database.Statement<[number]>;
-  readonly #reported: Database.Statement<[string]>;
-  readonly #unreported: Database.Statement<[], Row>;
+  readonly #find: Sqlite.Statement<[string], Row>;
+  readonly #begin: Sqlite.Statement<[string, string, number, number]>;
+  readonly #finish: Sqlite.Statement<[Buffer, string]>;
+  readonly #trim: Sqlite.Statement<[number]>;
+  readonly #see: Sqlite.Statement<[number]>;
+  readonly #reported: Sqlite.Statement<[string]>;
+  readonly #unreported: Sqlite.Statement<[], Row>;
   #counterSeen: number;
 
-  private constructor(db: Database.Database, isVolatile: boolean) {
+  private constructor(db: Sqlite.Database, isVolatile: boolean) {
     this.#db = db;
     this.#isVolatile = isVolatile;
     const columns = 'command_id, verb, counter, began_at_ms, reply';
@@ -126,7 +127,7 @@ export class CommandLog {
   }
 }
 
-function openFile(path: string): Database.Database {
+function openFile(path: string): Sqlite.Database {
   const db = new Database(path);
   try {
     db.pragma('journal_mode = WAL');

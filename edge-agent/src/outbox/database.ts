@@ -1,12 +1,14 @@
 import { closeSync, existsSync, openSync, renameSync, rmSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { crc32 } from 'node:zlib';
 import { DomainError } from '@outrider/shared/errors';
 import { newEpoch } from '@outrider/shared/ids';
-import Database from 'better-sqlite3';
+import type Sqlite from 'better-sqlite3';
 import { LANES } from './records.ts';
 
-export type Db = Database.Database;
+export const Database = createRequire(import.meta.url)('better-sqlite3') as typeof Sqlite;
+export type Db = Sqlite.Database;
 
 /** First SQLite without the WAL-reset bug, which could lose committed rows. */
 const SQLITE_VERSION_MIN = [3, 51, 3] as const;
@@ -128,9 +130,9 @@ export function setAside(stateDir: string): string {
  * per commit, so that they cost a commit one page and not an index entry each.
  */
 export class RecentEvents {
-  readonly #all: Database.Statement<[], RecentRow>;
-  readonly #add: Database.Statement<[string]>;
-  readonly #trim: Database.Statement<[number]>;
+  readonly #all: Sqlite.Statement<[], RecentRow>;
+  readonly #add: Sqlite.Statement<[string]>;
+  readonly #trim: Sqlite.Statement<[number]>;
   /** Two generations: the older one is forgotten as a whole, because each deletion dirties a page. */
   #older = new Set<string>();
   #newer = new Set<string>();
@@ -178,8 +180,8 @@ interface RecentRow {
 
 /** Small facts beside the lanes: epoch, boundaries, replay positions. */
 export class Meta {
-  readonly #get: Database.Statement<[string], { value: string }>;
-  readonly #set: Database.Statement<[string, string]>;
+  readonly #get: Sqlite.Statement<[string], { value: string }>;
+  readonly #set: Sqlite.Statement<[string, string]>;
 
   constructor(db: Db) {
     this.#get = db.prepare('SELECT value FROM meta WHERE key = ?');

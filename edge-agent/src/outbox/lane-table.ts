@@ -1,7 +1,7 @@
 import { outrider } from '@outrider/shared/messages';
 import { bodyCrc } from '@outrider/shared/protocol/codec';
-import Database, { type Statement } from 'better-sqlite3';
-import type { Db, Meta } from './database.ts';
+import type { Statement } from 'better-sqlite3';
+import { Database, type Db, type Meta } from './database.ts';
 import { type LaneStatements, prepareLane, ROWS_PER_INSERT, type ThinnableRow } from './lane-statements.ts';
 import { Origins } from './origins.ts';
 import {

@@ -1,9 +1,12 @@
 import { X509Certificate } from 'node:crypto';
+import { createRequire } from 'node:module';
 import { isIP } from 'node:net';
 import { DomainError, errorMessage } from '@outrider/shared/errors';
 import type { Clock } from '@outrider/shared/time';
-import { connect, type MqttClient } from 'mqtt';
+import type { MqttClient } from 'mqtt';
 import { tlsTrouble } from '../enroll/tls-trouble.ts';
+
+const { connect } = createRequire(import.meta.url)('mqtt') as typeof import('mqtt');
 
 /** How long a goodbye may take. */
 const END_TIMEOUT_MS = 2000;

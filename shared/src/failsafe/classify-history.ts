@@ -98,7 +98,8 @@ export class JointHistory {
     if (oldest && atMs - oldest.atMs >= history.riseWindowMs) addRise(worst, signals, oldest, atMs, history);
     // A quarter of the window is fine enough, and bounds the memory at any rate.
     const last = this.#warmth.at(-1);
-    if (!last || atMs - last.atMs >= history.riseWindowMs / 4) this.#warmth.push({ atMs, temperatureC: Array.from(signals.temperatureC) });
+    if (!last || atMs - last.atMs >= history.riseWindowMs / 4)
+      this.#warmth.push({ atMs, temperatureC: Array.from(signals.temperatureC) });
     const channel = `${signals.stream} rise`;
     return { cause: 'thermal_shutdown', channel, verdict: worst.verdict, detail: worst.detail };
   }
