@@ -1,8 +1,8 @@
 import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
+import { alarmsOf, areaUnderRoc } from '@outrider/shared/health/judging';
 import t from 'tap';
 import { evaluate } from '../src/eval/evaluate.ts';
-import { alarmsOf, areaUnderRoc } from '../src/eval/metrics.ts';
 import { page } from '../src/eval/report.ts';
 import { type Holding, rolling } from '../src/eval/rolling.ts';
 import { allTasks } from '../src/eval/tasks.ts';

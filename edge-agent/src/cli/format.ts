@@ -68,7 +68,7 @@ export function formatFailsafe(failsafe: FailsafeView | null): string[] {
 }
 
 /** The analyser's verdict for a person, a line each. */
-function formatHealth(health: HealthView | null | undefined): string[] {
+export function formatHealth(health: HealthView | null | undefined): string[] {
   if (!health) return [];
   const { state, progress, health_score, anomaly_score, risk_level, alarm_since, signals } = health;
   if (state === 'learning') return [`health       learning what is normal, ${percent(progress)} done`];

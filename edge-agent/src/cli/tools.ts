@@ -10,6 +10,7 @@ import { type EnrolArguments, enrolCommand } from './enroll.ts';
 import { addExplain } from './explain.ts';
 import { addExport } from './export.ts';
 import { formatFailsafe, formatQueue, formatStatus } from './format.ts';
+import { addHealth } from './health.ts';
 import { callAgent } from './local-client.ts';
 import { examples, withConfig } from './options.ts';
 import { addReplay } from './replay.ts';
@@ -54,6 +55,7 @@ export function addTools(program: Command): void {
   addExport(program);
   addBlackbox(program);
   addReplay(program);
+  addHealth(program);
   addSupportBundle(program);
 
   addConfigCheck(program);

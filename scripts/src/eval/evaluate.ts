@@ -1,3 +1,4 @@
+import { type Alarms, alarmsOf, areaUnderRoc, bestF1 } from '@outrider/shared/health/judging';
 import {
   analyser,
   analyserWithLabels,
@@ -9,7 +10,6 @@ import {
   scored,
   windowsOf,
 } from './methods.ts';
-import { type Alarms, alarmsOf, areaUnderRoc, bestF1 } from './metrics.ts';
 import type { Task } from './tasks.ts';
 
 /** What one method did with one task. */

@@ -1,11 +1,11 @@
 import { type AlarmBasis, alarmBasis } from '@outrider/shared/health/alarm-level';
 import { calibrate } from '@outrider/shared/health/calibrate';
+import type { Scored } from '@outrider/shared/health/judging';
 import { quantileOfSorted, robustScale, sortedFinite } from '@outrider/shared/health/statistics';
 import { finish, fitShape, type StreamModel } from '@outrider/shared/health/stream-model';
 import { StreamScorer } from '@outrider/shared/health/stream-scorer';
 import { trainClassifier } from '@outrider/shared/health/supervised';
 import { SignalWindows, type WindowOptions } from '@outrider/shared/health/windows';
-import type { Scored } from './metrics.ts';
 import type { Recording } from './recording.ts';
 
 /** One window: its features, the samples of its newest hop, and what the labels say of those. */

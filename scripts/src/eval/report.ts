@@ -1,5 +1,5 @@
+import { chanceOfMore } from '@outrider/shared/health/judging';
 import type { Evaluation, Result } from './evaluate.ts';
-import { chanceOfMore } from './metrics.ts';
 import type { Holding } from './rolling.ts';
 
 /** Data that is there and not used, and why. */

@@ -5,7 +5,7 @@ import type { RobotModel } from './robot-analyser.ts';
 import type { StreamModel } from './stream-model.ts';
 import { VIEWS, type View } from './stream-model.ts';
 import type { Tail } from './tail.ts';
-import { FEATURES_PER_SIGNAL, TIMING_FEATURES } from './windows.ts';
+import { FEATURES_PER_SIGNAL, TIMING_FEATURES, type WindowOptions } from './windows.ts';
 
 /** First line: what it is and its version, then the checksum of all that follows. */
 const MAGIC = 'OUTRIDER-HEALTH-2';
@@ -58,13 +58,15 @@ interface StoredStream {
   readonly tails: Readonly<Partial<Record<View, Tail>>>;
   readonly alarm: StreamModel['alarm'];
   readonly classifier: Classifier | null;
+  readonly windows?: WindowOptions;
 }
 
 function restore(stored: StoredStream): StreamModel {
-  const { signals, windowMs, tails, alarm, classifier } = stored;
+  const { signals, windowMs, tails, alarm, classifier, windows } = stored;
   const width = signals.length * FEATURES_PER_SIGNAL + TIMING_FEATURES.length;
   const features = (text: string): Float64Array => expect(Float64Array.from(unpack(text)), width);
   if (!(windowMs > 0) || !(alarm.windows > 0 && alarm.excess > 0)) throw new Error('its alarm level is no number');
+  if (windows && !(windows.hopMs > 0 && windows.hops > 0)) throw new Error('its windows are no numbers');
   if (stored.wanders.length !== signals.length) throw new Error('its signals do not agree');
   return {
     signals,
@@ -81,6 +83,7 @@ function restore(stored: StoredStream): StreamModel {
     tails: Object.fromEntries(VIEWS.flatMap((view) => (tails[view] ? [[view, tails[view]]] : []))),
     alarm,
     classifier: classifier ?? undefined,
+    ...(windows && { windows }),
   };
 }
 

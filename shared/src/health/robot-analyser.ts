@@ -1,7 +1,7 @@
 import { fieldRange, SAMPLE_FLAGS, type Sample, type StreamLayout, sameLayout } from '../telemetry.ts';
 import { hoursToShow } from './alarm-level.ts';
 import { SIGNALS_MAX, type Signals, signalsOf } from './signals.ts';
-import { type LearningSettings, StreamAnalyser, type StreamFinding } from './stream-analyser.ts';
+import { type LearningSettings, StreamAnalyser, type StreamFinding, type StreamWatcher } from './stream-analyser.ts';
 import type { StreamModel } from './stream-model.ts';
 import { costOf, type HealthVerdict, riskOf, type SignalCost } from './verdict.ts';
 import { DEFAULT_WINDOWS } from './windows.ts';
@@ -25,6 +25,16 @@ export const DEFAULT_ANALYSER: AnalyserSettings = {
 /** What was learnt of a robot, by stream and the names of its signals. */
 export type RobotModel = ReadonlyMap<string, StreamModel>;
 
+export type WatchStream = (
+  key: string,
+  signals: Signals,
+  settings: LearningSettings,
+  known: StreamModel | undefined,
+) => StreamWatcher;
+
+const analyse: WatchStream = (_key, { names, indices }, settings, known) =>
+  new StreamAnalyser(names, indices, settings, known);
+
 /** A stamp before the year 2000 is that of a clock which counts from its start. */
 const STAMP_NS_MIN = 946_684_800_000_000_000n;
 /** Streams that are analysed; later ones are not. */
@@ -46,7 +56,7 @@ const COMPARED_FIELDS = ['position', 'velocity', 'effort'] as const;
 
 interface Watched {
   readonly layout: StreamLayout;
-  readonly analyser: StreamAnalyser;
+  readonly analyser: StreamWatcher;
   finding: StreamFinding | undefined;
   lastMs: number;
   lastMonoMs: number;
@@ -73,6 +83,7 @@ interface Comparison {
 export class RobotAnalyser {
   readonly #settings: AnalyserSettings;
   readonly #known: RobotModel;
+  readonly #watch: WatchStream;
   /** By stream and signals: a stream that changes its shape is another one. */
   readonly #streams = new Map<string, Watched>();
   #byLayout = new WeakMap<StreamLayout, Watched | null>();
@@ -83,9 +94,11 @@ export class RobotAnalyser {
   #raised: HealthVerdict | undefined;
   #updatedAtMs = 0;
 
-  constructor(settings: AnalyserSettings, known: RobotModel = new Map()) {
+  /** @param watch What looks at a stream; training looks in another way than watching. */
+  constructor(settings: AnalyserSettings, known: RobotModel = new Map(), watch: WatchStream = analyse) {
     this.#settings = settings;
     this.#known = known;
+    this.#watch = watch;
   }
 
   /** Whether what comes may be taken for normal: not while the robot is stopped by its failsafe. */
@@ -249,7 +262,7 @@ export class RobotAnalyser {
     const settings = { ...this.#settings, falseAlarmsPerHour: this.#settings.falseAlarmsPerHour / EXPECTED_STREAMS };
     const watched: Watched = {
       layout,
-      analyser: new StreamAnalyser(signals.names, signals.indices, settings, this.#known.get(key)),
+      analyser: this.#watch(key, signals, settings, this.#known.get(key)),
       finding: undefined,
       lastMs: 0,
       lastMonoMs: 0,
@@ -291,6 +304,9 @@ export class RobotAnalyser {
 const EXPECTED_STREAMS = 4;
 
 const keyOf = (stream: string, signals: readonly string[]): string => `${stream}\n${signals.join(',')}`;
+
+/** The stream of a model's key. */
+export const streamOf = (key: string): string => key.slice(0, key.indexOf('\n'));
 
 interface Pairs {
   readonly orders: StreamLayout;

@@ -3,7 +3,8 @@ import { calibrate } from './calibrate.ts';
 import { fitShape, type Steps, type StreamModel, type View } from './stream-model.ts';
 import { StreamScorer } from './stream-scorer.ts';
 import { surprise } from './tail.ts';
-import { SignalWindows, type WindowOptions } from './windows.ts';
+import { WindowFeed } from './window-feed.ts';
+import type { WindowOptions } from './windows.ts';
 
 export interface LearningSettings {
   readonly windows: WindowOptions;
@@ -44,16 +45,30 @@ const SHARED_VIEWS: readonly (readonly [View, string])[] = [
   ['timing', 'sample timing'],
   ['learnt', 'learnt fault pattern'],
 ];
-/** Without a sample for this long, and for so many usual intervals, what follows is a new beginning. */
-const BREAK_MS = 30_000;
-const BREAK_INTERVALS = 10;
+/** What the robot's analysis needs of each stream. */
+export interface StreamWatcher {
+  readonly isLearnt: boolean;
+  readonly model: StreamModel | undefined;
+  /** Normal work on which the alarm level rests; 0 while nothing is learnt. [h] */
+  readonly normalHours: number;
+  /** Memory that learning takes until it is done. [bytes] */
+  readonly learningBytes: number;
+  /** 0 to 1: how much of what learning needs is there. */
+  readonly progress: number;
+  /**
+   * Takes a sample.
+   *
+   * @param mayLearn Whether the robot is in a state that may be taken for normal.
+   * @returns What the window says that ends with this sample, when one does and the stream is watched.
+   */
+  push(atMs: number, values: ArrayLike<number>, mayLearn: boolean): StreamFinding | undefined;
+}
 
 /** Learns and watches one stream: first it collects, then it fits in small steps, then it judges every window. */
-export class StreamAnalyser {
+export class StreamAnalyser implements StreamWatcher {
   readonly #signals: readonly string[];
-  readonly #indices: ArrayLike<number>;
   readonly #settings: LearningSettings;
-  readonly #windows: SignalWindows;
+  readonly #feed: WindowFeed;
   readonly #since: Float64Array;
   readonly #sharedSince = new Map<View, number>();
   #collected: Float32Array[] = [];
@@ -62,8 +77,6 @@ export class StreamAnalyser {
   #model: StreamModel | undefined;
   #scorer: StreamScorer | undefined;
   #alarm: AlarmLevel | undefined;
-  #lastMs = Number.NaN;
-  #intervalMs = 0;
 
   /** @param model What was learnt before; used when it is about the same signals. */
   constructor(
@@ -73,11 +86,11 @@ export class StreamAnalyser {
     model: StreamModel | undefined,
   ) {
     this.#signals = signals;
-    this.#indices = indices;
     this.#settings = settings;
-    this.#windows = new SignalWindows(signals.length, settings.windows);
     this.#since = new Float64Array(signals.length).fill(Number.NaN);
-    if (model && fitsSignals(model, signals)) this.#watch(model);
+    const known = model && fitsSignals(model, signals) ? model : undefined;
+    this.#feed = new WindowFeed(indices, known?.windows ?? settings.windows);
+    if (known) this.#watch(known);
   }
 
   get isLearnt(): boolean {
@@ -89,37 +102,22 @@ export class StreamAnalyser {
     return this.#model && this.#alarm ? { ...this.#model, alarm: this.#alarm.basis } : undefined;
   }
 
-  /** Normal work on which the alarm level rests; 0 while nothing is learnt. [h] */
   get normalHours(): number {
     return this.#model && this.#alarm ? hoursOf(this.#alarm.basis, this.#model.windowMs) : 0;
   }
 
-  /** Memory that learning takes until it is done. [bytes] */
   get learningBytes(): number {
     return this.#collected.length * (this.#collected[0]?.byteLength ?? 0);
   }
 
-  /** 0 to 1: how much of what learning needs is there. */
   get progress(): number {
     if (this.#model) return 1;
     const { fitWindows, calibrateWindows } = this.#settings;
     return Math.min(0.99, this.#collected.length / (fitWindows + calibrateWindows));
   }
 
-  /**
-   * Takes a sample.
-   *
-   * @param mayLearn Whether the robot is in a state that may be taken for normal.
-   * @returns What the window says that ends with this sample, when one does and the stream is watched.
-   */
   push(atMs: number, values: ArrayLike<number>, mayLearn: boolean): StreamFinding | undefined {
-    const stepMs = atMs - this.#lastMs;
-    if (Math.abs(stepMs) > Math.max(BREAK_MS, BREAK_INTERVALS * this.#intervalMs)) this.#windows.reset();
-    // A little disorder is no break: it belongs to the present window.
-    else if (stepMs < 0) return this.push(this.#lastMs, values, mayLearn);
-    if (stepMs > 0) this.#intervalMs += (stepMs - this.#intervalMs) / (this.#intervalMs === 0 ? 1 : 20);
-    this.#lastMs = atMs;
-    const features = this.#windows.push(atMs, values, this.#indices);
+    const features = this.#feed.push(atMs, values);
     if (!features) return undefined;
     if (this.#model && this.#scorer && this.#alarm)
       return this.#judge(this.#model, this.#scorer, this.#alarm, features, atMs);
@@ -196,12 +194,13 @@ export function* learn(
   signals: readonly string[],
   windows: readonly ArrayLike<number>[],
   windowMs: number,
-  settings: Pick<LearningSettings, 'fitWindows' | 'calibrateWindows' | 'falseAlarmsPerHour'>,
+  settings: LearningSettings,
 ): Steps<StreamModel> {
   const fit = windows.slice(0, settings.fitWindows);
   const heldOut = windows.slice(settings.fitWindows);
   const shape = yield* fitShape(signals, fit, windowMs, heldOut);
-  return yield* calibrate(shape, heldOut, settings.falseAlarmsPerHour);
+  const model = yield* calibrate(shape, heldOut, settings.falseAlarmsPerHour);
+  return { ...model, windows: settings.windows };
 }
 
 /** A score against the alarm level as 0 to 1, so that 0.5 is the level. */

@@ -3,7 +3,7 @@ import type { Classifier } from './boost.ts';
 import { precisionOf } from './matrix.ts';
 import { clip, quantileOfSorted, robustScale } from './statistics.ts';
 import type { Tail } from './tail.ts';
-import { FEATURES_PER_SIGNAL, TIMING_FEATURES } from './windows.ts';
+import { FEATURES_PER_SIGNAL, TIMING_FEATURES, type WindowOptions } from './windows.ts';
 
 /** The ways in which a window is looked at. Each has a distribution of its own on normal data. */
 export const VIEWS = [
@@ -54,10 +54,12 @@ export interface StreamModel {
   readonly tails: Readonly<Partial<Record<View, Tail>>>;
   readonly alarm: AlarmBasis;
   readonly classifier: Classifier | undefined;
+  /** The windows that it was learnt from and judges; absent: those of whoever loads it. */
+  readonly windows?: WindowOptions;
 }
 
 /** A model without what only held-out windows can tell. */
-export type Shape = Omit<StreamModel, 'tails' | 'alarm' | 'classifier'>;
+export type Shape = Omit<StreamModel, 'tails' | 'alarm' | 'classifier' | 'windows'>;
 
 /** Past this the distance of a feature says no more. [standard deviations] */
 export const Z_MAX = 8;

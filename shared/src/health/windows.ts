@@ -46,6 +46,7 @@ export class SignalWindows {
   readonly #reference: Float64Array;
   #referenceWindows = 0;
   #lastMs = Number.NaN;
+  #hopsEnded = 0;
 
   constructor(signalCount: number, options: WindowOptions = DEFAULT_WINDOWS) {
     this.signalCount = signalCount;
@@ -53,6 +54,11 @@ export class SignalWindows {
     this.#last = new Float64Array(signalCount).fill(Number.NaN);
     this.#reference = new Float64Array(signalCount).fill(Number.NaN);
     this.#open = emptyHop(signalCount);
+  }
+
+  /** Grows when a hop ends, with a whole window or without one. */
+  get hopsEnded(): number {
+    return this.#hopsEnded;
   }
 
   get featureCount(): number {
@@ -84,6 +90,7 @@ export class SignalWindows {
   /** Forgets the past, as after a break in the data. */
   reset(): void {
     this.#hops.length = 0;
+    this.#hopsEnded += 1;
     this.#open = emptyHop(this.signalCount);
     this.#last.fill(Number.NaN);
     this.#reference.fill(Number.NaN);
@@ -117,6 +124,7 @@ export class SignalWindows {
 
   #close(nextMs: number): Float64Array | undefined {
     const hops = this.#hops;
+    this.#hopsEnded += 1;
     hops.push(this.#open);
     if (hops.length > this.#options.hops) this.#spare = hops.shift();
     const features = hops.length === this.#options.hops ? this.#features(nextMs) : undefined;

@@ -1,4 +1,4 @@
-import { type AlarmBasis, AlarmLevel } from '@outrider/shared/health/alarm-level';
+import { type AlarmBasis, AlarmLevel } from './alarm-level.ts';
 
 /** Scores of consecutive windows with what the labels say of them. */
 export interface Scored {
