@@ -1,4 +1,7 @@
+import { readFile } from 'node:fs/promises';
 import { DomainError, errorMessage } from '@outrider/shared/errors';
+import { decodeModel } from '@outrider/shared/health/model-codec';
+import { streamOf } from '@outrider/shared/health/robot-analyser';
 import { createLogger } from '@outrider/shared/log';
 import { systemClock } from '@outrider/shared/time';
 import { Command, Option } from 'commander';
@@ -230,6 +233,23 @@ withStorage(
         console.log(path);
       }),
     ),
+  );
+
+withStorage(program.command('health-model').description('Manage what was learnt of robots.').command('put'))
+  .description(
+    'Give a robot a model that `outrider-edge health train` made. A running server takes it at its next start.',
+  )
+  .argument('<file>', 'what the training wrote')
+  .requiredOption('--robot <id>', 'the robot')
+  .option('--tenant <id>', 'tenant it belongs to', 'default')
+  .action((file: string, given: Given & { robot: string; tenant: string }) =>
+    run(async () => {
+      const trained = decodeModel(await readFile(file));
+      await administer(given, ({ healthModels }) =>
+        healthModels.putModel(given.tenant, given.robot, trained, systemClock.epochMs()),
+      );
+      console.log(JSON.stringify({ robot_id: given.robot, streams: [...trained.keys()].map(streamOf) }, null, 2));
+    }),
   );
 
 await program.parseAsync();

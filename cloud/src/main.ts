@@ -78,13 +78,20 @@ export interface Administration {
   readonly clientCertificates: ClientCertificates;
   readonly instructionKeys: InstructionKeys;
   readonly signingKeys: Identity['keys'];
+  readonly healthModels: SqlHealthStore;
   close(): Promise<void>;
 }
 
 /** Opens the database for one of the administration verbs. */
 export async function openAdministration(config: Config, log: Logger, clock: Clock): Promise<Administration> {
   const { database, identity, dataDir: _folder, ...rest } = await openFoundation(config, log, clock);
-  return { ...rest, accounts: identity.accounts, signingKeys: identity.keys, close: () => database.close() };
+  return {
+    ...rest,
+    accounts: identity.accounts,
+    signingKeys: identity.keys,
+    healthModels: new SqlHealthStore(database),
+    close: () => database.close(),
+  };
 }
 
 /**

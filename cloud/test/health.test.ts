@@ -1,5 +1,9 @@
+import { decodeModel } from '@outrider/shared/health/model-codec';
+import { DEFAULT_ANALYSER, RobotAnalyser, type RobotModel, streamOf } from '@outrider/shared/health/robot-analyser';
+import { TrainingSet, trainStream } from '@outrider/shared/health/training';
 import { createLogger } from '@outrider/shared/log';
 import { runStages } from '@outrider/shared/service';
+import type { Sample, StreamLayout } from '@outrider/shared/telemetry';
 import { systemClock } from '@outrider/shared/time';
 import { Registry } from 'prom-client';
 import t from 'tap';
@@ -139,3 +143,40 @@ t.test('telemetry over HTTP is learnt, judged, and an anomaly is told once by al
   await Promise.all([one.keeper.flush(), two.keeper.flush()]);
   t.same(await harness.database.query(`select ingested_at from robot_shadow where key = 'cloud_health'`), before);
 });
+
+t.test('a robot that was trained elsewhere is judged by what that taught', async (t) => {
+  const harness = await startHarness();
+  t.teardown(() => harness.close());
+  const token = await harness.token('acme', ['robot:read', 'robot:write', 'robot:admin', 'fleet:write']);
+  t.equal((await harness.call('POST', '/v1/robots', { token, body: describeRobot('RB-78') })).status, 201);
+  const trainedOn = (stream: string): RobotModel => {
+    const set = new TrainingSet(DEFAULT_ANALYSER);
+    for (let n = 0; n < 200; n += 1) set.add(armSample(stream, n), false);
+    return new Map([...set.streams].map(([key, windows]) => [key, trainStream(windows).model]));
+  };
+  const store = new SqlHealthStore(harness.database);
+  await store.putModel('acme', 'RB-78', trainedOn('mcu/joint_state'), Date.now());
+  await store.putModel('acme', 'RB-78', trainedOn('mcu/imu'), Date.now());
+  await t.rejects(store.putModel('other', 'RB-78', new Map(), Date.now()), { code: 'not_found' });
+  const [robot] = await harness.database.query<{ robot_pk: number }>('select robot_pk from robot');
+  const stored = decodeModel((await store.loadModel(robot?.robot_pk ?? 0)) ?? new Uint8Array());
+  t.same([...stored.keys()].map(streamOf).sort(), ['mcu/imu', 'mcu/joint_state'], 'one beside the other');
+  // The control plane's own windows are ten times as long; the model brings those that it knows.
+  const analyser = new RobotAnalyser(CLOUD_ANALYSER, stored);
+  for (let n = 0; n < 20; n += 1) analyser.observe(armSample('mcu/joint_state', n));
+  t.match(analyser.verdict(), { state: 'watching', anomalyScore: Number });
+});
+
+function armSample(stream: string, n: number): Sample {
+  const layout: StreamLayout = {
+    stream,
+    kind: 'joint_state',
+    names: ['hip'],
+    fields: [{ name: 'velocity', width: 1 }],
+    tags: {},
+    declaredRateHz: 1,
+  };
+  const ns = BigInt(Date.UTC(2026, 0, 11) + n * 1000) * 1_000_000n;
+  const values = Float64Array.of(Math.sin(n * 0.7));
+  return { layout, stampNs: ns, receivedNs: ns, receivedMonoNs: ns, flags: 0, values };
+}

@@ -7,7 +7,7 @@ import {
 } from '@outrider/shared/health/robot-analyser';
 import type { HealthVerdict } from '@outrider/shared/health/verdict';
 import type { Logger } from '@outrider/shared/log';
-import { type DecodedBlock, sampleAt } from '@outrider/shared/protocol/block';
+import type { DecodedBlock } from '@outrider/shared/protocol/block';
 import { pause, type Service } from '@outrider/shared/service';
 import type { Clock } from '@outrider/shared/time';
 import { Counter, Gauge, type Registry } from 'prom-client';
@@ -197,7 +197,7 @@ export class HealthKeeper implements Service {
       }
       kept.usedMs = clock.monotonicMs();
       kept.analyser.mayLearn = !this.#latched.has(robot.robotPk);
-      for (let row = 0; row < block.count; row += 1) kept.analyser.observe(sampleAt(block, row));
+      kept.analyser.observeBlock(block);
       kept.raised = kept.analyser.takeRaised() ?? kept.raised;
     }
     this.#queue.splice(0, done);
@@ -243,7 +243,7 @@ export class HealthKeeper implements Service {
 }
 
 /** A model that cannot be read is none: it is learnt anew. */
-function readModel(body: Uint8Array): RobotModel {
+export function readModel(body: Uint8Array): RobotModel {
   try {
     return decodeModel(body);
   } catch {

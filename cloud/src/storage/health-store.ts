@@ -1,6 +1,10 @@
+import { DomainError } from '@outrider/shared/errors';
+import { encodeModel } from '@outrider/shared/health/model-codec';
+import type { RobotModel } from '@outrider/shared/health/robot-analyser';
 import { encodeVerdict, type HealthVerdict } from '@outrider/shared/health/verdict';
 import { newId } from '@outrider/shared/ids';
 import type { NewEvent } from '../events/ports.ts';
+import { readModel } from '../health/health-keeper.ts';
 import type { CloudVerdict, HealthStore } from '../health/ports.ts';
 import type { Database, Tx } from './database.ts';
 import { insertBusEvents } from './event-store.ts';
@@ -38,6 +42,23 @@ export class SqlHealthStore implements HealthStore {
         [robotPk, merge(rows[0]?.body), nowMs],
       );
     });
+  }
+
+  /**
+   * Puts trained streams in the place of what was learnt of them; the others stay.
+   *
+   * @throws DomainError `not_found` when the tenant has no such robot.
+   */
+  async putModel(tenantId: string, robotId: string, trained: RobotModel, nowMs: number): Promise<void> {
+    const rows = await this.#database.query<{ robot_pk: number }>(
+      'select robot_pk from robot where tenant_id = $1 and robot_id = $2',
+      [tenantId, robotId],
+    );
+    const robotPk = rows[0]?.robot_pk;
+    if (robotPk === undefined) throw new DomainError('not_found', `tenant ${tenantId} has no robot ${robotId}`);
+    const merge = (stored: Uint8Array | undefined): Uint8Array =>
+      encodeModel(new Map([...(stored ? readModel(stored) : []), ...trained]));
+    await this.saveModel(robotPk, merge, nowMs);
   }
 
   async report(verdicts: readonly CloudVerdict[], nowMs: number): Promise<void> {

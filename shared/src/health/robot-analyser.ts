@@ -1,3 +1,4 @@
+import type { DecodedBlock } from '../protocol/block.ts';
 import { fieldRange, SAMPLE_FLAGS, type Sample, type StreamLayout, sameLayout } from '../telemetry.ts';
 import { hoursToShow } from './alarm-level.ts';
 import { SIGNALS_MAX, type Signals, signalsOf } from './signals.ts';
@@ -56,6 +57,7 @@ const COMPARED_FIELDS = ['position', 'velocity', 'effort'] as const;
 
 interface Watched {
   readonly layout: StreamLayout;
+  readonly isOrders: boolean;
   readonly analyser: StreamWatcher;
   finding: StreamFinding | undefined;
   lastMs: number;
@@ -86,6 +88,7 @@ export class RobotAnalyser {
   readonly #watch: WatchStream;
   /** By stream and signals: a stream that changes its shape is another one. */
   readonly #streams = new Map<string, Watched>();
+  readonly #layouts = new Map<string, StreamLayout>();
   #byLayout = new WeakMap<StreamLayout, Watched | null>();
   readonly #comparisons = new Map<string, Comparison | undefined>();
   readonly #orders = new Map<string, Sample>();
@@ -137,7 +140,7 @@ export class RobotAnalyser {
     const isReplayed = (sample.flags & SAMPLE_FLAGS.replayed) !== 0;
     this.#take(watched, atMs, Number(sample.receivedMonoNs) / 1e6, sample.values, isReplayed);
     if (sample.layout.kind !== 'joint_state') return;
-    if (COMMAND_NAME.test(sample.layout.stream)) {
+    if (watched.isOrders) {
       this.#orders.set(sample.layout.stream, sample);
       return;
     }
@@ -148,6 +151,33 @@ export class RobotAnalyser {
       comparison.row[i] = (sample.values[measured] as number) - (orders.values[ordered] as number);
     });
     this.#take(comparison.watched, atMs, Number(sample.receivedMonoNs) / 1e6, comparison.row, isReplayed);
+  }
+
+  /** Takes the samples of a block. Its layout was decoded anew and is mostly that of the block before. */
+  observeBlock(block: DecodedBlock): void {
+    const before = this.#layouts.get(block.layout.stream);
+    const layout = before && sameLayout(before, block.layout) ? before : block.layout;
+    if (layout !== before) {
+      // However many names a robot makes up, few are remembered.
+      if (this.#layouts.size >= STREAMS_MAX) this.#layouts.clear();
+      this.#layouts.set(layout.stream, layout);
+    }
+    const width = block.values.length;
+    // Orders are kept until the next ones come; nothing else outlasts its turn.
+    const isKept = COMMAND_NAME.test(layout.stream);
+    let values = new Float64Array(width);
+    for (let row = 0; row < block.count; row += 1) {
+      if (isKept && row > 0) values = new Float64Array(width);
+      for (let column = 0; column < width; column += 1) values[column] = block.values[column]?.[row] as number;
+      this.observe({
+        layout,
+        stampNs: block.stampNs[row] as bigint,
+        receivedNs: block.receivedNs[row] as bigint,
+        receivedMonoNs: block.receivedMonoNs[row] as bigint,
+        flags: block.flags[row] as number,
+        values,
+      });
+    }
   }
 
   /** Looks for streams that have fallen silent. Call it about once a second. */
@@ -262,6 +292,7 @@ export class RobotAnalyser {
     const settings = { ...this.#settings, falseAlarmsPerHour: this.#settings.falseAlarmsPerHour / EXPECTED_STREAMS };
     const watched: Watched = {
       layout,
+      isOrders: COMMAND_NAME.test(layout.stream),
       analyser: this.#watch(key, signals, settings, this.#known.get(key)),
       finding: undefined,
       lastMs: 0,
@@ -277,6 +308,7 @@ export class RobotAnalyser {
 
   #forget(key: string): void {
     this.#streams.delete(key);
+    this.#layouts.clear();
     this.#byLayout = new WeakMap();
     this.#comparisons.clear();
   }
