@@ -213,7 +213,7 @@ function worstOf(watch: Watch, block: DecodedBlock, row: number): { value: numbe
   let value = Number.NaN;
   let index = 0;
   for (let at = 0; at < watch.columns.length; at += 1) {
-    const measured = block.values[watch.columns[at] as number]?.[row] as number;
+    const measured = block.cells[(watch.columns[at] as number) * block.count + row] as number;
     if (Number.isNaN(value) || watch.sign * measured > watch.sign * value) {
       value = measured;
       index = at;
@@ -224,10 +224,10 @@ function worstOf(watch: Watch, block: DecodedBlock, row: number): { value: numbe
 
 /** Whether any value of the block is beyond the limit: one pass, without times. */
 function hasBeyond({ columns, spec }: Watch, block: DecodedBlock): boolean {
-  for (const index of columns) {
-    const column = block.values[index];
-    if (!column) continue;
-    for (let row = 0; row < block.count; row += 1) if (isBeyond(spec.comparison, column[row] as number)) return true;
+  const { cells, count } = block;
+  for (const column of columns) {
+    for (let at = column * count; at < (column + 1) * count; at += 1)
+      if (isBeyond(spec.comparison, cells[at] as number)) return true;
   }
   return false;
 }

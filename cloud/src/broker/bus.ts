@@ -14,12 +14,14 @@ export interface PresenceChange {
 
 export interface PublishOptions {
   readonly retain?: boolean;
+  /** 0: it may be lost with the robot's connection, and costs half. Default 1. */
+  readonly qos?: 0 | 1;
 }
 
 /** The cloud's end of the line to the robots: the broker in this process, or a client of an external one. */
 export interface DeviceBus {
   /**
-   * Sends to a topic, QoS 1. Resolves once the broker has it, which says nothing of the robot: what matters is
+   * Sends to a topic. Resolves once the broker has it, which says nothing of the robot: what matters is
    * answered by a CommandReply.
    *
    * @throws DomainError `unavailable` when there is no broker to give it to.

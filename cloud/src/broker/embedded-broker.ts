@@ -152,11 +152,10 @@ export class EmbeddedBroker implements UplinkBus {
 
   async publish(topic: string, payload: Uint8Array, options: PublishOptions = {}): Promise<void> {
     if (this.#aedes.closed) throw new DomainError('unavailable', 'the broker is closed');
-    const packet = { cmd: 'publish', topic, payload: Buffer.from(payload), qos: 1, dup: false } as const;
+    const { retain = false, qos = 1 } = options;
+    const packet = { cmd: 'publish', topic, payload: Buffer.from(payload), qos, dup: false, retain } as const;
     await new Promise<void>((resolve, reject) => {
-      this.#aedes.publish({ ...packet, retain: options.retain ?? false }, (error) =>
-        error ? reject(error) : resolve(),
-      );
+      this.#aedes.publish(packet, (error) => (error ? reject(error) : resolve()));
     });
   }
 

@@ -129,7 +129,10 @@ export class MqttClientBus implements UplinkBus {
   async publish(topic: string, payload: Uint8Array, options: PublishOptions = {}): Promise<void> {
     // mqtt.js would keep it for later, without a limit; what is late here is better said to be lost.
     if (!this.#client.connected) throw new DomainError('unavailable', 'the MQTT broker is not connected');
-    await this.#client.publishAsync(topic, Buffer.from(payload), { qos: 1, retain: options.retain ?? false });
+    await this.#client.publishAsync(topic, Buffer.from(payload), {
+      qos: options.qos ?? 1,
+      retain: options.retain ?? false,
+    });
   }
 
   /** As its last presence said. */

@@ -1,4 +1,4 @@
-import type { DecodedBlock } from '@outrider/shared/protocol/block';
+import { blockOf, type DecodedBlock } from '@outrider/shared/protocol/block';
 import { recordedMs } from './recorded-time.ts';
 
 /**
@@ -25,14 +25,18 @@ export function selectRows(
   if (rows.length === 0) return undefined;
   if (rows.length === block.count) return block;
   const times = (column: BigInt64Array): BigInt64Array => BigInt64Array.from(rows, (row) => column[row] as bigint);
-  return {
+  const { cells, count, texts } = block;
+  const kept = new Float64Array((cells.length / count) * rows.length);
+  for (let column = 0, at = 0; column < cells.length; column += count)
+    for (const row of rows) kept[at++] = cells[column + row] as number;
+  return blockOf({
     layout: block.layout,
     count: rows.length,
     stampNs: times(block.stampNs),
     receivedNs: times(block.receivedNs),
     receivedMonoNs: times(block.receivedMonoNs),
     flags: Uint32Array.from(rows, (row) => block.flags[row] as number),
-    values: block.values.map((column) => Float64Array.from(rows, (row) => column[row] as number)),
-    texts: block.texts.length === 0 ? [] : rows.map((row) => block.texts[row] ?? ''),
-  };
+    cells: kept,
+    texts: texts.length === 0 ? [] : rows.map((row) => texts[row] ?? ''),
+  });
 }

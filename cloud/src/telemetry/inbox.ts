@@ -13,7 +13,7 @@ import type { IngestMetrics } from './ingest-metrics.ts';
 import type { IngestStore, LaneOutcome, LaneWork, RobotDirectory } from './ingest-ports.ts';
 import type { RobotRef } from './ports.ts';
 import type { LaneRecord } from './record.ts';
-import { LANE_OF_CHANNEL, readBatch } from './uplink.ts';
+import { LANE_OF_CHANNEL, type ReadBatch, readBatch } from './uplink.ts';
 
 /** How long the first message of a commit waits for company. */
 const LINGER_MS = 15;
@@ -22,6 +22,8 @@ const COMMIT_BYTES_MAX = 4 * 1024 * 1024;
 /** What may wait while the database is slow or away. Past it messages are not taken: their senders keep them. */
 const QUEUE_BYTES_MAX = 64 * 1024 * 1024;
 const QUEUE_BYTES_PER_ROBOT_MAX = 8 * 1024 * 1024;
+/** What may be unpacked before its turn has come, as it arrives and while the database works on a commit. */
+const READ_AHEAD_BYTES_MAX = COMMIT_BYTES_MAX;
 /** Acknowledgements on their way. One that finds no room is left out: its batches come again. */
 const ACKS_IN_FLIGHT_MAX = 1000;
 const RETRY_FIRST_MS = 100;
@@ -33,6 +35,8 @@ interface Arrival {
   readonly channel: UpChannel;
   readonly payload: Uint8Array;
   readonly arrivedAt: MonotonicMs;
+  /** What the payload says, or why it says nothing. Absent until it has been read. */
+  content?: ReadBatch | { readonly problem: unknown };
 }
 
 export interface InboxOptions {
@@ -56,6 +60,9 @@ export class Inbox implements Service {
   readonly #bytesByRobot = new Map<string, number>();
   readonly #backoff = new Backoff(RETRY_FIRST_MS, RETRY_MAX_MS);
   #queuedBytes = 0;
+  /** Arrivals at the front of the queue that have been read, and their bytes. */
+  #readCount = 0;
+  #readBytes = 0;
   #acksInFlight = 0;
   #wake: (() => void) | undefined;
 
@@ -78,6 +85,7 @@ export class Inbox implements Service {
     this.#bytesByRobot.set(name, robotBytes + payload.length);
     metrics.queuedBytes.set(this.#queuedBytes);
     this.#queue.push({ device, name, channel, payload, arrivedAt: clock.monotonicMs() });
+    this.#readAhead();
     this.#wake?.();
   }
 
@@ -105,7 +113,9 @@ export class Inbox implements Service {
     const arrivals = this.#take();
     try {
       const work = await this.#read(arrivals, signal);
-      const outcomes = await committer.commit(work, signal);
+      const committing = committer.commit(work, signal);
+      this.#readAhead();
+      const outcomes = await committing;
       this.#backoff.reset();
       if (outcomes.length === 0) return;
       this.#acknowledge(work, outcomes);
@@ -131,7 +141,31 @@ export class Inbox implements Service {
       bytes += arrival.payload.length;
       count += 1;
     }
-    return this.#queue.splice(0, count);
+    const taken = this.#queue.splice(0, count);
+    this.#readCount = Math.max(0, this.#readCount - count);
+    this.#readBytes = Math.max(0, this.#readBytes - bytes);
+    return taken;
+  }
+
+  /** Reads messages at the front of the queue, as many as may be read before their turn. */
+  #readAhead(): void {
+    while (this.#readBytes < READ_AHEAD_BYTES_MAX) {
+      const arrival = this.#queue[this.#readCount];
+      if (!arrival) return;
+      arrival.content = this.#contentOf(arrival);
+      this.#readCount += 1;
+      this.#readBytes += arrival.payload.length;
+    }
+  }
+
+  #contentOf({ channel, payload }: Arrival): ReadBatch | { readonly problem: unknown } {
+    const lane = LANE_OF_CHANNEL[channel];
+    if (lane === undefined) return { problem: new Error(`the channel ${channel} carries no batches`) };
+    try {
+      return readBatch(payload, lane, this.#options.clock.epochMs());
+    } catch (problem) {
+      return { problem };
+    }
   }
 
   #release(arrivals: readonly Arrival[]): void {
@@ -146,25 +180,24 @@ export class Inbox implements Service {
 
   /** Reads the messages and puts together what belongs to one lane. */
   async #read(arrivals: readonly Arrival[], signal: AbortSignal): Promise<LaneWork[]> {
-    const { clock, metrics } = this.#options;
+    const { metrics } = this.#options;
     const lanes = new Map<string, LaneWork & { readonly records: LaneRecord[]; readonly batchIds: number[] }>();
     for (const arrival of arrivals) {
-      const lane = LANE_OF_CHANNEL[arrival.channel];
-      const robot = lane === undefined ? undefined : await this.#find(arrival.device, signal);
-      if (lane === undefined || !robot) {
+      const robot = await this.#find(arrival.device, signal);
+      if (!robot) {
         metrics.dropped.inc({ reason: 'unknown_robot' });
         continue;
       }
-      try {
-        const batch = readBatch(arrival.payload, lane, clock.epochMs());
-        const key = `${robot.robotPk}/${batch.epoch}/${lane}`;
-        const entry = lanes.get(key) ?? { robot, epoch: batch.epoch, lane, records: [], batchIds: [] };
-        for (const record of batch.records) entry.records.push(record);
-        if (batch.batchId !== 0) entry.batchIds.push(batch.batchId);
-        lanes.set(key, entry);
-      } catch (error) {
-        await this.#quarantine(robot, arrival, error);
+      const content = arrival.content ?? this.#contentOf(arrival);
+      if ('problem' in content) {
+        await this.#quarantine(robot, arrival, content.problem);
+        continue;
       }
+      const key = `${robot.robotPk}/${content.epoch}/${content.lane}`;
+      const entry = lanes.get(key) ?? { robot, epoch: content.epoch, lane: content.lane, records: [], batchIds: [] };
+      for (const record of content.records) entry.records.push(record);
+      if (content.batchId !== 0) entry.batchIds.push(content.batchId);
+      lanes.set(key, entry);
     }
     return [...lanes.values()].filter((entry) => entry.records.length > 0);
   }

@@ -1,4 +1,4 @@
-import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
+import { Counter, Gauge, Histogram, Registry } from 'prom-client';
 
 const SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
 
@@ -24,7 +24,7 @@ export class IngestMetrics {
   readonly queuedBytes: Gauge;
   readonly dataLagSeconds: Gauge<'tenant' | 'robot'>;
 
-  constructor(registry: Registry) {
+  constructor(registry: Registry = new Registry()) {
     const registers = [registry];
     const counter = <T extends string>(name: string, help: string, labelNames: readonly T[] = []): Counter<T> =>
       new Counter({ name: `outrider_ingest_${name}`, help, labelNames, registers });

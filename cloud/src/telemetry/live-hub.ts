@@ -83,6 +83,16 @@ export class LiveHub implements LiveFeed {
     return this.#byTenant.has(tenantId);
   }
 
+  /** Whether anybody listens to the tenant, or may come back to where it was. */
+  isHeard(tenantId: string): boolean {
+    return this.#pasts.has(tenantId);
+  }
+
+  /** Counts what nobody heard, so that a listener of long ago is told that it missed something. */
+  passOver(): void {
+    this.#position += 1;
+  }
+
   /** Passes updates on. Events, states and presence go at once, telemetry with the next round. */
   publish(updates: readonly LiveUpdate[]): void {
     for (const update of updates) {

@@ -78,7 +78,9 @@ export function openTelemetry(parts: TelemetryParts): Telemetry {
   };
   const storedListeners = new Set<StoredListener>();
   const onStored = (outcomes: readonly LaneOutcome[], ingestedAtMs: number): void => {
-    publishUpdates(updatesOf(outcomes, ingestedAtMs));
+    const heard = relay.sendLive ? outcomes : outcomes.filter(({ robot }) => hub.isHeard(robot.tenantId));
+    if (heard.length < outcomes.length) hub.passOver();
+    publishUpdates(updatesOf(heard, ingestedAtMs));
     for (const listener of storedListeners) listener(outcomes, ingestedAtMs);
   };
   const presence = new PresenceKeeper({ store: presenceStore, directory, clock, log, publish: publishUpdates });
@@ -115,7 +117,7 @@ export function openTelemetry(parts: TelemetryParts): Telemetry {
         metrics,
         clock,
         log,
-        publish,
+        publish: (topic, payload) => bus.publish(topic, payload, { qos: 0 }),
         onStored: (outcomes, ingestedAtMs) => {
           onStored(outcomes, ingestedAtMs);
           void presence.touch(

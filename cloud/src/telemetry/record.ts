@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import { errorMessage } from '@outrider/shared/errors';
 import { outrider } from '@outrider/shared/messages';
 import { type DecodedBlock, decodeBlock } from '@outrider/shared/protocol/block';
@@ -80,7 +80,7 @@ export function readRecord(
     ...(origin && { origin }),
     seq,
     seqTo: seq,
-    hash: createHash('sha256').update(body).digest().subarray(0, HASH_BYTES),
+    hash: hash('sha256', body, 'buffer').subarray(0, HASH_BYTES),
     bootId: textProblem(wire.bootId ?? '', KEY_CHARACTERS_MAX) === undefined ? (wire.bootId ?? '') : '',
   };
   try {

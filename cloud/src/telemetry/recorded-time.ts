@@ -21,6 +21,21 @@ export function recordedMs(stampNs: bigint, receivedNs: bigint, nowMs: number): 
   return saneTimeOr(Number(receivedNs / NS_PER_MS), nowMs);
 }
 
+/** When a row of a block was recorded, without making big integers for it. [ms since 1970] */
+function recordedMsAt(stamps: Uint32Array, received: Uint32Array, row: number, nowMs: number): number {
+  const stampMs = msAt(stamps, row);
+  return isSaneTime(stampMs, nowMs) ? stampMs : saneTimeOr(msAt(received, row), nowMs);
+}
+
+const wordsOf = (column: BigInt64Array): Uint32Array =>
+  new Uint32Array(column.buffer, column.byteOffset, 2 * column.length);
+
+/** Whole milliseconds of the nanoseconds in two words: 2³² ns are 4294 ms and 967,296 ns. */
+function msAt(words: Uint32Array, row: number): number {
+  const high = (words[2 * row + 1] as number) | 0;
+  return high * 4294 + Math.floor((high * 967_296 + (words[2 * row] as number)) / 1_000_000);
+}
+
 export interface BlockSpan {
   readonly firstMs: number;
   readonly lastMs: number;
@@ -33,8 +48,9 @@ export function blockSpan(block: DecodedBlock, nowMs: number): BlockSpan {
   let firstMs = Number.POSITIVE_INFINITY;
   let lastMs = Number.NEGATIVE_INFINITY;
   let lastRow = 0;
+  const [stamps, received] = [wordsOf(block.stampNs), wordsOf(block.receivedNs)];
   for (let row = 0; row < block.count; row += 1) {
-    const at = recordedMs(block.stampNs[row] as bigint, block.receivedNs[row] as bigint, nowMs);
+    const at = recordedMsAt(stamps, received, row, nowMs);
     if (at < firstMs) firstMs = at;
     if (at >= lastMs) {
       lastMs = at;

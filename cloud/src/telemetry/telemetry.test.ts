@@ -1,5 +1,6 @@
 import { createLogger } from '@outrider/shared/log';
 import type { outrider } from '@outrider/shared/messages';
+import { blockOf } from '@outrider/shared/protocol/block';
 import type { Sample } from '@outrider/shared/telemetry';
 import { type EpochMs, systemClock } from '@outrider/shared/time';
 import fc from 'fast-check';
@@ -16,7 +17,7 @@ import { LiveHub } from './live-hub.ts';
 import { packUpdates, unpackUpdates } from './live-updates.ts';
 import type { LiveUpdate } from './ports.ts';
 import type { EventLaneRecord } from './record.ts';
-import { recordedMs } from './recorded-time.ts';
+import { blockSpan, recordedMs } from './recorded-time.ts';
 import { quaternionOf } from './report-samples.ts';
 import { jsonProblem, textProblem } from './storable.ts';
 import { advance, type LaneCursor, type Positioned } from './watermark.ts';
@@ -107,6 +108,30 @@ t.test('times that cannot be are not believed, and old recordings are', async (t
   t.equal(recordedMs(ns(NOW + 600_000), ns(NOW + 1), NOW), NOW + 1, 'a stamp of the future');
   t.equal(recordedMs(ns(NOW + 200_000), 0n, NOW), NOW + 200_000, 'a clock a little ahead');
   t.equal(recordedMs(-1n, 2n ** 63n - 1n, NOW), NOW);
+  const times = fc.array(fc.tuple(fc.bigInt(-(2n ** 63n), 2n ** 63n - 1n), fc.bigInt(0n, ns(NOW + 600_000))), {
+    minLength: 1,
+  });
+  fc.assert(
+    fc.property(times, fc.boolean(), (pairs, areSwapped) => {
+      const columns = [0, 1].map((i) => BigInt64Array.from(pairs, (pair) => pair[areSwapped ? 1 - i : i] as bigint));
+      const [stampNs, receivedNs] = columns as [BigInt64Array, BigInt64Array];
+      const layout = { stream: 's', kind: 'power', names: [], fields: [], tags: {}, declaredRateHz: 0 } as const;
+      const [flags, cells] = [new Uint32Array(pairs.length), new Float64Array()];
+      const block = blockOf({
+        layout,
+        count: pairs.length,
+        stampNs,
+        receivedNs,
+        receivedMonoNs: stampNs,
+        flags,
+        cells,
+        texts: [],
+      });
+      const each = pairs.map((_, row) => recordedMs(stampNs[row] as bigint, receivedNs[row] as bigint, NOW));
+      const { firstMs, lastMs, lastRow } = blockSpan(block, NOW);
+      return firstMs === Math.min(...each) && lastMs === Math.max(...each) && lastRow === each.lastIndexOf(lastMs);
+    }),
+  );
   t.same(
     quaternionOf(0, 0, Math.PI).map((x) => Math.round(x * 1e9) / 1e9),
     [0, 0, 1, 0],

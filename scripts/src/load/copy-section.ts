@@ -8,8 +8,9 @@ import { type Database, openDatabase } from '@outrider/cloud/storage/database';
 import { SqlIngestStore } from '@outrider/cloud/storage/ingest-store';
 import { createPartitions } from '@outrider/cloud/storage/partitions';
 import { SqlTelemetryStore } from '@outrider/cloud/storage/telemetry-store';
-import type { LaneWork } from '@outrider/cloud/telemetry/ingest-ports';
-import { readBatch } from '@outrider/cloud/telemetry/uplink';
+import { Committer } from '@outrider/cloud/telemetry/committer';
+import { Inbox } from '@outrider/cloud/telemetry/inbox';
+import { IngestMetrics } from '@outrider/cloud/telemetry/ingest-metrics';
 import { startPostgres } from '@outrider/cloud/testing/engines';
 import { createLogger } from '@outrider/shared/log';
 import { outrider } from '@outrider/shared/messages';
@@ -25,8 +26,6 @@ const run = promisify(execFile);
 const log = createLogger('load', 'silent');
 const ROBOTS = 200;
 const ROWS = 10;
-/** What the ingest takes into one commit. */
-const COMMIT_BYTES = 4 * 1024 * 1024;
 const RATIO_MIN = 0.5;
 const RANGE_RATIO_MAX = 2;
 const RANGE_BLOCKS = 50;
@@ -103,28 +102,36 @@ async function copy({ options, row }: SectionContext, parts: CopyParts): Promise
   });
 }
 
-/** What `Inbox` does with messages that have piled up. */
+/** The ingest of the control plane with messages that have piled up, until the last is acknowledged. */
 async function store(database: Database, messages: readonly Message[]): Promise<void> {
+  const stop = new AbortController();
+  let waiting = messages.length;
   const ingest = new SqlIngestStore(database);
-  for (let at = 0; at < messages.length; ) {
-    const lanes = new Map<string, { work: LaneWork; records: LaneWork['records'][number][] }>();
-    for (let bytes = 0; at < messages.length; at += 1) {
-      const { robotPk, payload } = messages[at] as Message;
-      bytes += payload.length;
-      if (bytes > COMMIT_BYTES) break;
-      const batch = readBatch(payload, Lane.LANE_TELEMETRY, systemClock.epochMs());
-      const key = `${robotPk}/${batch.epoch}`;
-      const records = lanes.get(key)?.records ?? [];
-      records.push(...batch.records);
-      const robot = { robotPk, tenantId: 'default', robotId: `COPY-${robotPk}` };
-      lanes.set(key, { work: { robot, epoch: batch.epoch, lane: batch.lane, records }, records });
-    }
-    await ingest.commit(
-      [...lanes.values()].map(({ work }) => work),
-      systemClock.epochMs(),
-    );
-  }
+  const metrics = new IngestMetrics();
+  const robots = new Map(messages.map(({ robotPk }) => [robotIdOf(robotPk), { robotPk, ...deviceOf(robotPk) }]));
+  const inbox = new Inbox({
+    store: ingest,
+    committer: new Committer({ store: ingest, metrics, clock: systemClock, log, isDataError: () => true }),
+    directory: {
+      find: async ({ robotId }) => robots.get(robotId),
+      findRegistered: async ({ robotId }) => robots.get(robotId),
+      forget: () => undefined,
+    },
+    metrics,
+    clock: systemClock,
+    log,
+    publish: async () => undefined,
+    onStored: (outcomes) => {
+      for (const { stored } of outcomes) waiting -= stored.length;
+      if (waiting <= 0) stop.abort();
+    },
+  });
+  for (const { robotPk, payload } of messages) inbox.receive(deviceOf(robotPk), 'telemetry', payload);
+  await inbox.run(stop.signal);
 }
+
+const robotIdOf = (robotPk: number): string => `COPY-${robotPk}`;
+const deviceOf = (robotPk: number) => ({ tenantId: 'default', robotId: robotIdOf(robotPk) });
 
 async function empty(database: Database): Promise<void> {
   await database.query('truncate telemetry_block, ingest_ahead, ingest_cursor, latest_sample');

@@ -2,7 +2,7 @@
  * Loaded into the control plane before its own modules (`node --import`): profiles it from SIGUSR2 on and writes what was
  * found when it ends. Node takes no `--cpu-prof` from the environment, and enrolling a fleet would fill the profile.
  */
-import { writeFileSync } from 'node:fs';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { Session } from 'node:inspector';
 import { join } from 'node:path';
 
@@ -16,6 +16,7 @@ if (directory !== undefined) {
   process.on('exit', () => {
     session.post('Profiler.stop', (error, result) => {
       if (error) return;
+      mkdirSync(directory, { recursive: true });
       writeFileSync(join(directory, `cloud-${process.pid}.cpuprofile`), JSON.stringify(result.profile));
     });
   });

@@ -10,13 +10,11 @@ import { Backoff } from '@outrider/shared/service';
 import { systemClock } from '@outrider/shared/time';
 import type { BlockTemplate } from './block-template.ts';
 import type { Latencies } from './latencies.ts';
+import { ARMED, SimStates } from './sim-states.ts';
 import { WireClient } from './wire-client.ts';
 
-const { Ack, BodyKind, CommandReply, Hello, HelloReply, Lane, PresenceReport, StateRecord, UplinkBatch } = outrider.v1;
+const { Ack, BodyKind, CommandReply, Hello, HelloReply, Lane, PresenceReport, UplinkBatch } = outrider.v1;
 const { Instruction, InstructionKeyList, SignedInstruction, SignedKeyList } = outrider.v1;
-
-/** What it says of its failsafe: commands are for robots that may move. */
-const ARMED = { phase: 'ARMED', mode: '', action: 'NONE', latch_id: 0, motion_epoch: 1, causes: [] };
 
 /** As the edge agent has them by default (`uplink.window_batches` and `ack_timeout_ms` of edge.yaml). */
 const WINDOW_BATCHES = 4;
@@ -87,6 +85,7 @@ export class SimRobot {
   readonly #device: { tenantId: string; robotId: string };
   readonly #backoff = new Backoff(RECONNECT_FIRST_MS, RECONNECT_MAX_MS);
   readonly #telemetryTopic: string;
+  readonly #states: SimStates;
   readonly #keys = new Map<string, KeyObject>();
   #kept: Kept[] = [];
   #inFlight: InFlight[] = [];
@@ -106,6 +105,8 @@ export class SimRobot {
     const { credentials, host, port, caPem, localAddress, templates } = options;
     this.#device = { tenantId: credentials.tenantId, robotId: credentials.robotId };
     this.#telemetryTopic = upTopic(this.#device, 'telemetry');
+    const stateTopic = upTopic(this.#device, 'state');
+    this.#states = new SimStates(this.#epoch, this.#bootId, (payload) => this.#wire.publish(stateTopic, payload));
     this.#template = Math.floor(Math.random() * templates.length);
     this.#wire = new WireClient({
       host,
@@ -168,6 +169,7 @@ export class SimRobot {
   tend(): void {
     if (!this.#wire.isOpen) return;
     const nowMs = systemClock.monotonicMs();
+    if (this.#isGreeted && this.#options.isBrokerAlone !== true) this.#states.tend(nowMs);
     const oldest = this.#inFlight[0];
     if (oldest && nowMs - oldest.sentMs >= ACK_TIMEOUT_MS) {
       this.#resends += 1;
@@ -221,14 +223,6 @@ export class SimRobot {
     }
   }
 
-  #sayArmed(): void {
-    const state = { key: 'failsafe', atMs: systemClock.epochMs(), valueJson: JSON.stringify(ARMED) };
-    const body = StateRecord.encode(state).finish();
-    const record = { seq: 1, body, crc: bodyCrc(body), bootId: this.#bootId, kind: BodyKind.BODY_STATE };
-    const batch = { protocolVersion: PROTOCOL_VERSION, epoch: this.#epoch, lane: Lane.LANE_STATE, records: [record] };
-    this.#wire.publish(upTopic(this.#device, 'state'), UplinkBatch.encode(batch).finish());
-  }
-
   #greet(): void {
     const { tally } = this.#options;
     tally.connected += 1;
@@ -277,7 +271,7 @@ export class SimRobot {
       return;
     }
     const upto = reply.lanes.find(({ lane }) => lane === Lane.LANE_TELEMETRY)?.upto ?? 0;
-    if (!reply.lanes.some((entry) => entry.lane === Lane.LANE_STATE && (entry.upto ?? 0) > 0)) this.#sayArmed();
+    this.#states.greeted(reply.lanes.find(({ lane }) => lane === Lane.LANE_STATE)?.upto ?? 0);
     this.#drop(upto);
     this.#inFlight = [];
     this.#sentUpto = (this.#kept[0]?.seq ?? this.#nextSeq) - 1;
@@ -288,8 +282,10 @@ export class SimRobot {
   }
 
   #acknowledged(ack: outrider.v1.Ack): void {
-    if (ack.epoch !== this.#epoch || ack.lane !== Lane.LANE_TELEMETRY) return;
+    if (ack.epoch !== this.#epoch) return;
     if (ack.collision) this.#options.tally.collisions += 1;
+    if (ack.lane === Lane.LANE_STATE) this.#states.acknowledged(ack.upto);
+    if (ack.lane !== Lane.LANE_TELEMETRY) return;
     this.#advance(ack.upto);
   }
 

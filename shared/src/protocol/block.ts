@@ -11,7 +11,7 @@ import {
 } from '../telemetry.ts';
 import { outrider } from './messages.ts';
 
-const { Encoding, TelemetryBlock } = outrider.v1;
+const { Encoding, Layout, PackedTelemetryBlock } = outrider.v1;
 
 /** Most samples in one block. Past this the gain in size is gone and a lost block loses more. */
 export const BLOCK_SAMPLES_MAX = 100;
@@ -23,6 +23,14 @@ const TEXT_CHARACTERS_MAX = 65_536;
 /** A peer's block may claim more than we would write, up to here. */
 const DECODED_SAMPLES_MAX = 10_000;
 const DECODED_BYTES_MAX = 32 * 1024 * 1024;
+/** Least that zlib takes. */
+const INFLATE_CHUNK_BYTES_MIN = 64;
+/** Layouts that are known again by their bytes. Past this many all are forgotten, and those in use come back. */
+const KEPT_LAYOUTS_MAX = 1024;
+const KEPT_LAYOUT_BYTES_MAX = 8192;
+
+const layoutsByBytes = new Map<string, StreamLayout>();
+const packedLayouts = new WeakMap<StreamLayout, Uint8Array>();
 
 /** Samples of one stream, column by column. All arrays have `count` elements. */
 export interface DecodedBlock {
@@ -36,7 +44,9 @@ export interface DecodedBlock {
   readonly receivedMonoNs: BigInt64Array;
   /** Bits of SAMPLE_FLAGS. */
   readonly flags: Uint32Array;
-  /** One array per value, in the layout's order. */
+  /** The values, one column after the other: that of a column and a row stands at `column * count + row`. */
+  readonly cells: Float64Array;
+  /** The same as one array per value, in the layout's order; made when it is asked for. */
   readonly values: readonly Float64Array[];
   /** One per sample, or empty when no sample has text. */
   readonly texts: readonly string[];
@@ -71,8 +81,8 @@ export function encodeBlock(samples: readonly Sample[], thinnedFrom = 0): Uint8A
     for (let column = 0; column < width; column += 1) values[column * count + row] = sample.values[column] as number;
     hasText ||= sample.text !== undefined && sample.text !== '';
   });
-  return TelemetryBlock.encode({
-    layout: encodeLayout(first.layout),
+  return PackedTelemetryBlock.encode({
+    layout: packLayout(first.layout),
     count,
     encoding: Encoding.ENCODING_DELTA_PLANES_DEFLATE,
     columns: deflateRawSync(toPlanes(plain, count, HEAD_COLUMNS + width), { level: 6 }),
@@ -93,8 +103,8 @@ export function encodeSample(sample: Sample): Uint8Array {
   new BigInt64Array(plain.buffer, 0, 3).set([sample.stampNs, sample.receivedNs, sample.receivedMonoNs]);
   new Uint32Array(plain.buffer, 3 * 8, 2)[0] = sample.flags;
   new Float64Array(plain.buffer, HEAD_COLUMNS * 8).set(values);
-  return TelemetryBlock.encode({
-    layout: encodeLayout(layout),
+  return PackedTelemetryBlock.encode({
+    layout: packLayout(layout),
     count: 1,
     encoding: Encoding.ENCODING_PLAIN,
     columns: plain,
@@ -108,8 +118,8 @@ export function encodeSample(sample: Sample): Uint8Array {
  * @throws DomainError `invalid` that says what is wrong; never allocates more than DECODED_BYTES_MAX.
  */
 export function decodeBlock(bytes: Uint8Array): DecodedBlock {
-  const message = decodeMessage(bytes);
-  const layout = decodeLayout(message.layout ?? {});
+  const message = decodeAs(PackedTelemetryBlock, bytes);
+  const layout = unpackLayout(message.layout);
   const count = message.count;
   const columnCount = HEAD_COLUMNS + valueCount(layout);
   if (count < 1 || count > DECODED_SAMPLES_MAX) throw refuse('count', `must be 1 to ${DECODED_SAMPLES_MAX}`);
@@ -124,19 +134,31 @@ export function decodeBlock(bytes: Uint8Array): DecodedBlock {
   const plain = unpackColumns(message.encoding, message.columns, count, columnCount, expectedBytes);
   const columnAt = (index: number): number => plain.byteOffset + index * count * 8;
   const flagWords = new Uint32Array(plain.buffer, columnAt(3), 2 * count);
-  return {
+  return blockOf({
     layout,
     count,
     stampNs: new BigInt64Array(plain.buffer, columnAt(0), count),
     receivedNs: new BigInt64Array(plain.buffer, columnAt(1), count),
     receivedMonoNs: new BigInt64Array(plain.buffer, columnAt(2), count),
     flags: everySecond(flagWords),
-    values: Array.from(
-      { length: columnCount - HEAD_COLUMNS },
-      (_, column) => new Float64Array(plain.buffer, columnAt(HEAD_COLUMNS + column), count),
-    ),
+    cells: new Float64Array(plain.buffer, columnAt(HEAD_COLUMNS), (columnCount - HEAD_COLUMNS) * count),
     texts: message.texts,
     ...(thinnedFrom === 0 ? {} : { thinnedFrom }),
+  });
+}
+
+/** A block of these parts. Its columns are cut only when somebody wants them: an array each costs more than a copy. */
+export function blockOf(parts: Omit<DecodedBlock, 'values'>): DecodedBlock {
+  const { cells, count } = parts;
+  let columns: readonly Float64Array[] | undefined;
+  return {
+    ...parts,
+    get values() {
+      columns ??= Array.from({ length: cells.length / count }, (_, column) =>
+        cells.subarray(column * count, (column + 1) * count),
+      );
+      return columns;
+    },
   };
 }
 
@@ -149,10 +171,11 @@ function everySecond(words: Uint32Array): Uint32Array {
 /** One row of a decoded block as the sample it was. */
 export function sampleAt(block: DecodedBlock, row: number): Sample {
   const text = block.texts[row];
-  const width = block.values.length;
+  const { cells, count } = block;
+  const width = cells.length / count;
   const values = new Float64Array(width);
   // `Float64Array.from` with a function takes five times as long.
-  for (let column = 0; column < width; column += 1) values[column] = block.values[column]?.[row] as number;
+  for (let column = 0; column < width; column += 1) values[column] = cells[column * count + row] as number;
   return {
     layout: block.layout,
     stampNs: block.stampNs[row] as bigint,
@@ -164,30 +187,46 @@ export function sampleAt(block: DecodedBlock, row: number): Sample {
   };
 }
 
-/** A layout as the wire's message. */
-export function encodeLayout(layout: StreamLayout): outrider.v1.Layout.$Properties {
-  return {
+/** A layout on the wire. Layouts do not change, so each is packed once. */
+function packLayout(layout: StreamLayout): Uint8Array {
+  const known = packedLayouts.get(layout);
+  if (known) return known;
+  const packed = Layout.encode({
     stream: layout.stream,
     kind: layout.kind,
     names: [...layout.names],
     fields: layout.fields.map((field) => ({ ...field })),
     tags: { ...layout.tags },
     declaredRateHz: layout.declaredRateHz,
-  };
+  }).finish();
+  packedLayouts.set(layout, packed);
+  return packed;
 }
 
-/** @throws DomainError `invalid` */
-export function decodeLayout(message: outrider.v1.Layout.$Properties): StreamLayout {
+/** The layout that these bytes say: of the same bytes mostly the same object. @throws DomainError `invalid` */
+function unpackLayout(packed: Uint8Array): StreamLayout {
+  const key = Buffer.from(packed.buffer, packed.byteOffset, packed.byteLength).toString('latin1');
+  const known = layoutsByBytes.get(key);
+  if (known) return known;
+  const layout = Object.freeze(decodeLayout(decodeAs(Layout, packed)));
+  if (packed.length > KEPT_LAYOUT_BYTES_MAX) return layout;
+  if (layoutsByBytes.size >= KEPT_LAYOUTS_MAX) layoutsByBytes.clear();
+  layoutsByBytes.set(key, layout);
+  packedLayouts.set(layout, Uint8Array.from(packed));
+  return layout;
+}
+
+function decodeLayout(message: outrider.v1.Layout): StreamLayout {
   const { stream, kind, names, fields, tags, declaredRateHz } = message;
   if (!stream || stream.length > 256) throw refuse('layout.stream', 'must have 1 to 256 characters');
   if (!isStreamKind(kind)) throw refuse('layout.kind', `must be one of ${STREAM_KINDS.join(', ')}`);
   const decoded: StreamLayout = {
     stream,
     kind,
-    names: names ?? [],
-    fields: (fields ?? []).map((field): Field => ({ name: field.name ?? '', width: field.width ?? 0 })),
-    tags: tags ?? {},
-    declaredRateHz: declaredRateHz ?? 0,
+    names,
+    fields: fields.map((field): Field => ({ name: field.name ?? '', width: field.width ?? 0 })),
+    tags,
+    declaredRateHz,
   };
   if (valueCount(decoded) > VALUES_PER_SAMPLE_MAX)
     throw refuse('layout.fields', `more than ${VALUES_PER_SAMPLE_MAX} values`);
@@ -196,9 +235,9 @@ export function decodeLayout(message: outrider.v1.Layout.$Properties): StreamLay
   return decoded;
 }
 
-function decodeMessage(bytes: Uint8Array): outrider.v1.TelemetryBlock {
+function decodeAs<T>(type: { decode(bytes: Uint8Array): T }, bytes: Uint8Array): T {
   try {
-    return TelemetryBlock.decode(bytes);
+    return type.decode(bytes);
   } catch (cause) {
     throw new DomainError('invalid', 'not a telemetry block', { cause });
   }
@@ -218,7 +257,9 @@ function unpackColumns(
   if (encoding !== Encoding.ENCODING_DELTA_PLANES_DEFLATE) throw refuse('encoding', 'is not known here');
   let planes: Uint8Array;
   try {
-    planes = inflateRawSync(packed, { maxOutputLength: expectedBytes + 1 });
+    // One piece of output, which needs no putting together.
+    const chunkSize = Math.max(INFLATE_CHUNK_BYTES_MIN, expectedBytes + 1);
+    planes = inflateRawSync(packed, { maxOutputLength: expectedBytes + 1, chunkSize });
   } catch (cause) {
     throw new DomainError('invalid', 'columns: not raw DEFLATE of the stated size', { cause });
   }

@@ -10,10 +10,12 @@ import { type DeviceIdentity, deviceName, parseDeviceName } from '../ids.ts';
  * | outrider/v1/<device>/up/event, /state, /telemetry | robot | 1 | no | UplinkBatch |
  * | outrider/v1/<device>/up/reply | robot | 1 | no | CommandReply |
  * | outrider/v1/<device>/presence | robot, last will | 1 | yes | PresenceReport |
- * | outrider/v1/<device>/down/ack | cloud | 1 | no | Ack |
+ * | outrider/v1/<device>/down/ack | cloud | 0 | no | Ack |
  * | outrider/v1/<device>/down/hello | cloud | 1 | no | HelloReply |
  * | outrider/v1/<device>/down/keys | cloud | 1 | no | SignedKeyList |
  * | outrider/v1/<device>/down/command | cloud | 1 | no | SignedInstruction |
+ *
+ * An acknowledgement needs none of MQTT's own: one that is lost with its connection is in the answer to the next hello.
  *
  * Stops, recoveries and commands share one channel: what a message asks for is said by the part of it that is signed,
  * never by its topic, and on one channel a stop is not overtaken by what was sent after it.
