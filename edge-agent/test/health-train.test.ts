@@ -6,6 +6,8 @@ import { decodeModel } from '@outrider/shared/health/model-codec';
 import { streamOf } from '@outrider/shared/health/robot-analyser';
 import t from 'tap';
 import { ModelFile } from '../src/health/model-file.ts';
+import { createLocalApp } from '../src/local-api/app.ts';
+import { LocalServer } from '../src/local-api/server.ts';
 import { silentLog } from './outbox-rig.ts';
 
 const PROGRAM = resolve(import.meta.dirname, '../../bin/outrider-edge.js');
@@ -98,6 +100,34 @@ t.test('the example of the README teaches a robot its labelled faults', async (t
   t.ok([...known.values()][0]?.classifier, 'the agent takes it at its next start');
   t.notOk(readdirSync(folder).includes('health.trained'));
   t.equal((await new ModelFile(folder, silentLog).load()).size, 1, 'and keeps it');
+
+  const health = {
+    state: 'watching',
+    progress: 1,
+    health_score: 0.9,
+    anomaly_score: 0.2,
+    risk_level: 'low',
+    alarm_since: null,
+    normal_h: 0.25,
+    needed_h: 30,
+    signals: [],
+  };
+  const stop = new AbortController();
+  const app = createLocalApp({ status: () => ({ health }) } as never, {} as never);
+  const server = new LocalServer(app, { socket: join(folder, 'edge.sock') }, silentLog);
+  const running = server.run(stop.signal);
+  await server.listening();
+  const words = await shell(folder, 'outrider-edge health status --config edge.yaml');
+  const facts = await shell(folder, 'outrider-edge health status --config edge.yaml --json');
+  stop.abort();
+  await running;
+  t.equal(words.code, 0, words.err);
+  t.match(words.out, /0\.90, anomaly 0\.20, risk low/);
+  t.match(words.out, /0\.3 h of normal work, 30 h show the false-alarm rate: until then it is an extrapolation/);
+  t.match(words.out, /learnt {7}mcu\/joint_state: 4 signals, level from 0\.1 h, knows labelled faults/);
+  t.match(JSON.parse(facts.out), { health, streams: [{ stream: 'mcu/joint_state', knows_faults: true }] });
+  const gone = await shell(folder, 'outrider-edge health status --config edge.yaml');
+  t.equal(gone.code, 69, 'no agent answers');
 });
 
 t.test('what cannot be learnt from is refused with a reason', async (t) => {

@@ -14,7 +14,7 @@ export interface LabelledWindow {
   readonly atMs: number;
   readonly features: Float32Array;
   readonly isFault: boolean;
-  /** Its newest hop is normal and an earlier one is not: it is learnt from as neither. */
+  /** Its newest hop is normal and an earlier one is not: no fault, and no example of what is normal. */
   readonly isEcho: boolean;
 }
 
@@ -122,19 +122,21 @@ const isNormal = ({ isFault, isEcho }: LabelledWindow): boolean => !isFault && !
 
 function learnFrom({ signals, settings }: StreamWindows, windows: readonly LabelledWindow[]): StreamModel {
   const normal = windows.filter(isNormal);
-  const faults = windows.filter(({ isFault }) => isFault);
+  const faults = windows.filter(({ isFault }) => isFault).length;
   const fit = normal.slice(0, Math.floor(FIT_SHARE * normal.length));
   const level = normal.slice(fit.length).map(({ features }) => features);
   const fitFeatures = fit.map(({ features }) => features);
   const windowMs = middleStepMs(windows);
   const shape = finish(fitShape(signals, fitFeatures, windowMs, level));
+  const fitEndMs = fit.at(-1)?.atMs ?? 0;
+  const taught = windows.filter(({ isFault, atMs }) => isFault || atMs <= fitEndMs);
   const classifier =
-    faults.length < FAULT_WINDOWS_MIN
+    faults < FAULT_WINDOWS_MIN
       ? undefined
       : trainClassifier(
           shape,
-          [...fitFeatures, ...faults.map(({ features }) => features)],
-          [...fit.map(() => false), ...faults.map(() => true)],
+          taught.map(({ features }) => features),
+          taught.map(({ isFault }) => isFault),
         );
   const model = finish(calibrate(shape, level, settings.falseAlarmsPerHour, classifier));
   return { ...model, windows: settings.windows };
