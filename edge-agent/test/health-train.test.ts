@@ -137,6 +137,11 @@ t.test('what cannot be learnt from is refused with a reason', async (t) => {
     join(folder, 'columns.yaml'),
     'time: { column: t, unit: s }\nstreams: [ { stream: s, kind: joint_state, names: [hip], fields: { velocity: [hip_speed] } } ]\n',
   );
+  writeFileSync(
+    join(folder, 'comma.yaml'),
+    "decimal: ','\nstreams: [ { stream: s, kind: joint_state, names: [hip], fields: { velocity: [fault] } } ]\n",
+  );
+  writeFileSync(join(folder, 'words.csv'), `fault\n${'yes\n'.repeat(30)}`);
   writeFileSync(join(folder, 'wrong.csv'), 'from,to\n20,10\n');
   const train = (more: string): Promise<Ended> =>
     shell(folder, `outrider-edge health train run.csv --columns columns.yaml --out m ${more}`);
@@ -151,5 +156,8 @@ t.test('what cannot be learnt from is refused with a reason', async (t) => {
     t.equal(ended.code, code, `${more}: ${ended.err}`);
     t.match(ended.out + ended.err, says);
   }
+  const words = await shell(folder, 'outrider-edge health train words.csv --columns comma.yaml --out m');
+  t.equal(words.code, 1);
+  t.match(words.out, /30 could not be read: .*"yes" is not a number/);
   t.notOk(readdirSync(folder).includes('m'));
 });

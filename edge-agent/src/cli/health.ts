@@ -120,7 +120,7 @@ async function trainCommand(file: string, given: TrainArguments): Promise<void> 
     labels: given.labels,
     settings: { ...DEFAULT_ANALYSER, falseAlarmsPerHour },
   });
-  if (given.labels !== undefined && trained.labelledSamples === 0)
+  if (given.labels !== undefined && trained.labelledSamples === 0 && trained.malformed < trained.samples)
     throw new DomainError('invalid', `--labels ${given.labels}: marks none of the ${trained.samples} samples`);
   const learnt = trained.streams.length > 0;
   if (learnt) await saveModel(dirname(out), out, new Map([...(await readKnown(out)), ...trained.model]));
@@ -135,11 +135,12 @@ interface TrainingFacts {
   readonly falseAlarmsPerHour: number;
 }
 
-function jsonOf({ streams, skipped, samples, labelledSamples }: Trained, facts: TrainingFacts): object {
+function jsonOf({ streams, skipped, samples, labelledSamples, malformed }: Trained, facts: TrainingFacts): object {
   return {
     file: facts.file,
     samples,
     labelled_samples: labelledSamples,
+    malformed_samples: malformed,
     false_alarms_per_hour: facts.falseAlarmsPerHour,
     streams: streams.map(({ stream, signals, normalWindows, faultWindows, heldOut }) => ({
       stream,
@@ -162,15 +163,17 @@ function jsonOf({ streams, skipped, samples, labelledSamples }: Trained, facts: 
   };
 }
 
-function wordsOf({ streams, skipped, samples, labelledSamples }: Trained, facts: TrainingFacts): string[] {
+function wordsOf(trained: Trained, facts: TrainingFacts): string[] {
+  const { streams, skipped, samples, labelledSamples, malformed, malformedWhy } = trained;
   return [
     `${samples} samples, ${labelledSamples} of them labelled as faults`,
+    ...(malformed > 0 ? [`${malformed} could not be read: ${malformedWhy}`] : []),
     ...streams.flatMap(({ stream, signals, normalWindows, faultWindows, heldOut }) => [
       `${stream}: ${signals} signals, ${normalWindows} normal windows, ${faultWindows} with a fault`,
       heldOut
         ? `  the last third, judged by what the rest taught: ${heldOut.detected} of ${heldOut.episodes} faults found, ` +
           `${heldOut.falseAlarms} false alarms in ${heldOut.normalHours.toFixed(2)} h; AUROC ${heldOut.auroc.toFixed(3)}, ` +
-          `F1 ${heldOut.f1.toFixed(2)} at ${facts.falseAlarmsPerHour} false alarms an hour, ${heldOut.f1Best.toFixed(2)} at best`
+          `F1 ${heldOut.f1.toFixed(2)} at ${facts.falseAlarmsPerHour} false alarms an hour of the robot (a stream may raise a quarter), ${heldOut.f1Best.toFixed(2)} at best`
         : '  not judged: that takes five labelled windows in the first two thirds and a fault in the last',
     ]),
     ...skipped.map(({ stream, reason }) => `${stream}: left out: ${reason}`),

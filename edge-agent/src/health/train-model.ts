@@ -3,6 +3,7 @@ import type { AnalyserSettings, RobotModel } from '@outrider/shared/health/robot
 import { streamOf } from '@outrider/shared/health/robot-analyser';
 import type { StreamModel } from '@outrider/shared/health/stream-model';
 import { type TrainedStream, TrainingSet, trainStream } from '@outrider/shared/health/training';
+import { SAMPLE_FLAGS } from '@outrider/shared/telemetry';
 import { openPlayback, type PlaybackOptions } from '../sources/playback.ts';
 import { openLabels } from './labels.ts';
 
@@ -21,6 +22,9 @@ export interface Trained {
   readonly skipped: readonly { readonly stream: string; readonly reason: string }[];
   readonly samples: number;
   readonly labelledSamples: number;
+  /** Samples that could not be read, and what was wrong with the first. */
+  readonly malformed: number;
+  readonly malformedWhy: string | undefined;
 }
 
 /** Reads a recording as the agent would and learns each of its streams. */
@@ -29,11 +33,18 @@ export async function trainModel({ recording, labels, settings }: Training): Pro
   const set = new TrainingSet(settings);
   let samples = 0;
   let labelledSamples = 0;
+  let malformed = 0;
+  let malformedWhy: string | undefined;
   const playback = await openPlayback(recording);
   try {
     for await (const sample of playback.samples()) {
       const labelled = isFault(sample);
       samples += 1;
+      if ((sample.flags & SAMPLE_FLAGS.malformed) !== 0) {
+        malformed += 1;
+        malformedWhy ??= sample.text;
+        continue;
+      }
       if (labelled) labelledSamples += 1;
       set.add(sample, labelled);
     }
@@ -53,5 +64,5 @@ export async function trainModel({ recording, labels, settings }: Training): Pro
       skipped.push({ stream, reason: errorMessage(error) });
     }
   }
-  return { model, streams, skipped, samples, labelledSamples };
+  return { model, streams, skipped, samples, labelledSamples, malformed, malformedWhy };
 }
