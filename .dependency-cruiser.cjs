@@ -32,7 +32,7 @@ module.exports = {
       name: 'failsafe-rules-are-pure',
       comment: 'The evaluator runs in the guard, in the what-if and in the console: no clock, no I/O, no neighbours.',
       severity: 'error',
-      from: { path: '^shared/src/failsafe/', pathNot: '\\.test\\.ts$' },
+      from: { path: '^shared/src/failsafe/', pathNot: '(\\.test\\.ts$|/testing/)' },
       to: { pathNot: '^shared/src/(failsafe/|telemetry\\.ts|units\\.ts|assert\\.ts|time\\.ts)' },
     },
     {

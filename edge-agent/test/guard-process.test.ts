@@ -95,7 +95,7 @@ t.test('a guard on the real firmware', { skip: rigProblem ?? false }, async (t) 
     );
   });
 
-  t.test('a killed guard leaves the MCU to stop by its lease and to stay stopped', async (t) => {
+  t.test('a killed guard leaves the MCU to stop by its lease and to stay stopped [I11]', async (t) => {
     const rig = await rigFor(t);
     await rig.recover();
     await until('the report', () => rig.transitions.at(-1)?.toPhase === 'ARMED');

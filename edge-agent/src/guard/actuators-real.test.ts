@@ -60,7 +60,7 @@ t.test('a stop takes the frame, and every action worse than a hold the GPIO line
   t.same(rig.done, ['frame', 'frame', 'line true']);
 });
 
-t.test('a stop that is not acknowledged in time takes the GPIO line and is said', async (t) => {
+t.test('a stop that is not acknowledged in time takes the GPIO line and is said [I23]', async (t) => {
   const rig = rigOf();
   rig.actuators.stop('HOLD', 1);
   await until('the escalation', () => rig.unconfirmed.length > 0);

@@ -72,7 +72,7 @@ t.test('options of edge.yaml win over those of the policy file, which win over t
   t.equal(found.rules.find(({ cause }) => cause === 'tilt')?.action, 'STOP0');
 });
 
-t.test('an action may be raised by either file and lowered by none', async (t) => {
+t.test('an action may be raised by either file and lowered by none [I24]', async (t) => {
   const lowered = files(t, { actions: { battery_low: 'WARN' } });
   t.match(await refusal(lowered), {
     problems: [{ field: 'failsafe.actions.battery_low', reason: /raised from DERATE/ }],

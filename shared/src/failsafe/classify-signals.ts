@@ -201,18 +201,17 @@ function addJoint(
   const needsVelocity = limit?.velocityMaxRadps !== undefined;
   if (velocityRadps === undefined ? needsVelocity : !(Math.abs(velocityRadps) <= VELOCITY_RADPS_MAX))
     worst.add('unknown', `${name} velocity ${velocityRadps} rad/s`);
-  if (positionRad !== undefined) {
-    if (positionRad > (limit?.positionMaxRad ?? Number.POSITIVE_INFINITY))
-      worst.add('bad', `${name} position ${positionRad.toFixed(4)} rad, at most ${limit?.positionMaxRad}`);
-    if (positionRad < (limit?.positionMinRad ?? Number.NEGATIVE_INFINITY))
-      worst.add('bad', `${name} position ${positionRad.toFixed(4)} rad, at least ${limit?.positionMinRad}`);
-  }
-  if (velocityRadps === undefined) return;
-  const speedRadps = Math.abs(velocityRadps);
+  // What is not there is beyond no limit.
+  const atRad = positionRad ?? Number.NaN;
+  if (atRad > (limit?.positionMaxRad ?? Number.POSITIVE_INFINITY))
+    worst.add('bad', `${name} position ${atRad.toFixed(4)} rad, at most ${limit?.positionMaxRad}`);
+  if (atRad < (limit?.positionMinRad ?? Number.NEGATIVE_INFINITY))
+    worst.add('bad', `${name} position ${atRad.toFixed(4)} rad, at least ${limit?.positionMinRad}`);
+  const speedRadps = Math.abs(velocityRadps ?? Number.NaN);
   if (speedRadps > (limit?.velocityMaxRadps ?? Number.POSITIVE_INFINITY))
-    worst.add('bad', `${name} velocity ${velocityRadps.toFixed(4)} rad/s, at most ${limit?.velocityMaxRadps}`);
+    worst.add('bad', `${name} velocity ${velocityRadps?.toFixed(4)} rad/s, at most ${limit?.velocityMaxRadps}`);
   else if (speedRadps >= limits.standstillRadps && worst.isBelow('fair'))
-    worst.add('fair', `${name} moves at ${velocityRadps.toFixed(4)} rad/s`);
+    worst.add('fair', `${name} moves at ${velocityRadps?.toFixed(4)} rad/s`);
 }
 
 /** Torque, and the distance to the commanded position. */
@@ -224,12 +223,11 @@ function addLoad(
   limit: JointLimits | undefined,
   limits: SignalLimits,
 ): void {
-  const effortNm = signals.effortNm?.[i];
+  const effortNm = signals.effortNm?.[i] ?? Number.NaN;
   const effortMaxNm = limit?.effortMaxNm;
   // A joint without a torque limit may leave its effort out or say NaN, as many drivers do.
   if (effortMaxNm !== undefined) {
-    if (effortNm === undefined || !(Math.abs(effortNm) <= EFFORT_NM_MAX))
-      worst.add('unknown', `${name} torque ${effortNm} N·m`);
+    if (!(Math.abs(effortNm) <= EFFORT_NM_MAX)) worst.add('unknown', `${name} torque ${effortNm} N·m`);
     else if (Math.abs(effortNm) > effortMaxNm)
       worst.add('bad', `${name} torque ${effortNm.toFixed(2)} N·m, at most ${effortMaxNm}`);
   }

@@ -59,6 +59,8 @@ t.test('motor temperatures: bad above 85, severe above 95, clear below 70, impos
   t.equal(verdict({ temperatureC: [20, 60.5] }, 'thermal_shutdown'), 'bad', 'a joint with a limit of its own');
   t.equal(verdict({ temperatureC: [20, 70.5] }, 'thermal_shutdown'), 'severe', 'its trip moves with it');
   t.equal(verdict({ temperatureC: [20, 44] }, 'thermal_shutdown'), 'clear', 'its clearing too');
+  t.equal(verdict({ temperatureC: [20, 46] }, 'thermal_shutdown'), 'fair', 'not clear yet, by its own limit');
+  t.equal(verdict({ temperatureC: [20, 20], isMalformed: true }, 'thermal_shutdown'), 'unknown', 'whose are they?');
   t.equal(verdict({ temperatureC: [Number.NaN, 200] }, 'thermal_shutdown'), 'severe', 'the worst joint counts');
   t.equal(verdict({ temperatureC: [] }, 'thermal_shutdown'), undefined, 'no temperature is no reading');
 });
@@ -67,6 +69,7 @@ t.test('only listed temperature streams are motors', async (t) => {
   const hot = { kind: 'temperature', temperatureC: [99], names: ['board'] };
   t.equal(verdict({ ...hot, stream: 'mcu/temperature' }, 'thermal_shutdown'), undefined);
   t.equal(verdict({ ...hot, stream: 'motors' }, 'thermal_shutdown'), 'severe');
+  t.equal(verdict({ ...hot, stream: 'motors' }, 'mechanical_lock'), undefined, 'a temperature is no joint');
 });
 
 t.test('joint limits: outside is bad, moving is fair, broken values are unknown', async (t) => {
@@ -99,9 +102,83 @@ t.test('a foreign stream is judged by its limited joints only', async (t) => {
   t.equal(verdict({ ...foreign, names: [], positionRad: [1, 2, 3] }, 'mechanical_lock'), undefined);
 });
 
+t.test('joints at their limits, without limits, without names, under load and away from their command', async (t) => {
+  // Position, velocity, torque and command of one joint: null is not said.
+  type Row = readonly [position: number | null, velocity: number | null, effort: number | null, command: number | null];
+  const limits: SignalLimits = {
+    ...LIMITS,
+    joints: { ...LIMITS.joints, strong: { effortMaxNm: 1e6 }, led: { trackingMaxRad: 0.5 }, undefined: {} },
+  };
+  const list = (value: number | null): number[] => (value === null ? [] : [value]);
+  const judge = (name: string | null, [position, velocity, effort, command]: Row, isOwn = true) =>
+    classifySignals(
+      signals({
+        names: name === null ? [] : [name],
+        positionRad: list(position),
+        velocityRadps: list(velocity),
+        effortNm: list(effort),
+        commandRad: list(command),
+        isOwn,
+      }),
+      limits,
+    ).find(({ cause }) => cause === 'mechanical_lock');
+  for (const [name, row, expected] of [
+    ['knee', [-1, 0, null, null], 'clear'],
+    ['knee', [1, 0, null, null], 'clear'],
+    ['knee', [0, 2, null, null], 'fair'],
+    ['knee', [0, 0.02, null, null], 'fair'],
+    ['knee', [0, 0.0199, null, null], 'clear'],
+    ['free', [Number.NaN, 0, null, null], 'unknown'],
+    ['free', [10_000, 0, null, null], 'clear'],
+    ['free', [-10_000.5, 0, null, null], 'unknown'],
+    ['free', [0, 1000, null, null], 'fair'],
+    ['free', [0, 1000.5, null, null], 'unknown'],
+    ['free', [null, null, null, null], 'clear'],
+    ['strong', [0, 0, 100_000, null], 'clear'],
+    ['strong', [0, 0, -100_000.5, null], 'unknown'],
+    ['strong', [0, 0, null, null], 'unknown'],
+    ['free', [null, 0, null, 1], 'clear'],
+    ['led', [null, 0, null, 1], 'unknown'],
+    ['led', [1, 0, null, 1.5], 'clear'],
+    ['led', [1, 0, null, -1], 'bad'],
+  ] as const)
+    t.equal(judge(name, row)?.verdict, expected, `${name} ${row}`);
+  t.equal(judge(null, [9, 0, null, null], false), undefined, 'a joint without a name has no limits');
+  const both = signals({ names: ['knee', 'knee'], positionRad: [-3, 3] });
+  t.equal(classifySignals(both, LIMITS)[0]?.detail, 'knee position -3.0000 rad, at least -1', 'the first of equals');
+});
+
+t.test('of an IMU only what it measures is taken', async (t) => {
+  const imu = (covariance: number): Sample => ({
+    layout: {
+      stream: 'imu',
+      kind: 'imu',
+      names: [],
+      fields: [
+        { name: 'orientation', width: 4 },
+        { name: 'orientation_covariance', width: 1 },
+        { name: 'linear_acceleration', width: 3 },
+      ],
+      tags: {},
+      declaredRateHz: 50,
+    },
+    stampNs: 0n,
+    receivedNs: 0n,
+    receivedMonoNs: 0n,
+    flags: 0,
+    values: Float64Array.of(0, 0, 0, 1, covariance, 0, 0, 9.81),
+  });
+  const taken = (covariance: number) => signalsOf(imu(covariance), false).imu;
+  t.equal(signalsOf(imu(0), false).isMalformed, false);
+  t.same(Array.from(taken(0)?.orientation ?? []), [0, 0, 0, 1]);
+  t.equal(taken(-1)?.orientation.length, 0, 'a covariance of -1: not measured');
+  t.same(Array.from(taken(-1)?.accelerationMps2 ?? []), [0, 0, 9.81]);
+});
+
 t.test('standing still needs a velocity of every joint', async (t) => {
   t.equal(isStandstill(signals({}), LIMITS), true);
   t.equal(isStandstill(signals({ velocityRadps: [0, 0.02] }), LIMITS), false);
+  t.equal(isStandstill(signals({ velocityRadps: [0.02, 0] }), LIMITS), false, 'the first one too');
   t.equal(isStandstill(signals({ velocityRadps: [0, Number.NaN] }), LIMITS), false);
   t.equal(isStandstill(signals({ velocityRadps: [] }), LIMITS), false);
 });

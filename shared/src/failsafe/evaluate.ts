@@ -99,20 +99,25 @@ function latchTripped(cause: CauseState, nowMs: number, policy: FailsafePolicy):
   return trip ? { ...cause, latched: true, latchedAtMs: nowMs, detail: trip.detail } : cause;
 }
 
-/** Latches what was asked for. A request for what is latched already only starts its dwell again. */
+/** Latches what was asked for. */
 function latchAsked(state: FailsafeState, event: FailsafeEvent, fault: string | undefined): FailsafeState {
-  const asked = new Map<CauseId, string>();
-  if (event.kind === 'trigger') asked.set(TRIGGER_CAUSES[event.mode], event.detail);
-  if (event.kind === 'store_failed' && state.phase === 'RECOVERING') asked.set('unknown_state', event.detail);
-  if (fault !== undefined) asked.set('guard_fault', fault);
-  if (asked.size === 0) return state;
-  const causes = state.causes.map((cause): CauseState => {
-    const request = asked.get(cause.cause);
-    if (request === undefined) return cause;
-    return { ...cause, latched: true, latchedAtMs: state.nowMs, detail: cause.latched ? cause.detail : request };
-  });
-  return { ...state, causes };
+  let latched = state;
+  if (event.kind === 'trigger') latched = latch(latched, TRIGGER_CAUSES[event.mode], event.detail);
+  if (event.kind === 'store_failed' && state.phase === 'RECOVERING')
+    latched = latch(latched, 'unknown_state', event.detail);
+  if (fault !== undefined) latched = latch(latched, 'guard_fault', fault);
+  return latched;
 }
+
+/** A request for what is latched already only starts its dwell again. */
+const latch = (state: FailsafeState, cause: CauseId, detail: string): FailsafeState => ({
+  ...state,
+  causes: state.causes.map((held) =>
+    held.cause === cause
+      ? { ...held, latched: true, latchedAtMs: state.nowMs, detail: held.latched ? held.detail : detail }
+      : held,
+  ),
+});
 
 /** Lets go of latches that need no recovery. The phase stays, so motion never resumes by it. */
 function releaseAuto(state: FailsafeState, policy: FailsafePolicy): FailsafeState {
@@ -208,21 +213,24 @@ function open(state: FailsafeState, policy: FailsafePolicy): FailsafeState {
   const causes = zip(state, policy).map(([cause, rule]) =>
     isAside(rule) ? cause : { ...cause, latched: false, detail: '' },
   );
-  const returning = zip(state, policy).some(([cause, rule]) => rule.mayReturn && !isInside(cause, rule, state.nowMs));
+  const returning = isOutside(state, policy);
   return { ...enter(state, 'ARMED'), causes, returning, motionEpoch: state.motionEpoch + 1 };
 }
 
 /** Lets the robot move freely again once it has been back for the dwell. */
-function endReturn(state: FailsafeState, policy: FailsafePolicy): FailsafeState {
-  if (!state.returning) return state;
-  const isBack = zip(state, policy).every(([cause, rule]) => !rule.mayReturn || isInside(cause, rule, state.nowMs));
-  return isBack ? { ...state, returning: false } : state;
-}
+const endReturn = (state: FailsafeState, policy: FailsafePolicy): FailsafeState => ({
+  ...state,
+  returning: state.returning && isOutside(state, policy),
+});
+
+/** Whether a channel of a cause that lets the robot return has not been clear for the dwell. */
+const isOutside = (state: FailsafeState, policy: FailsafePolicy): boolean =>
+  zip(state, policy).some(([cause, rule]) => rule.mayReturn && !isInside(cause, rule, state.nowMs));
 
 /** Whether every channel of a cause has been clear for the dwell. */
 const isInside = (cause: CauseState, rule: CauseRule, nowMs: number): boolean =>
   Object.values(cause.channels).every(
-    (channel) => channel.clearSinceMs !== undefined && nowMs - channel.clearSinceMs >= rule.clearDwellMs,
+    ({ clearSinceMs = Number.POSITIVE_INFINITY }) => nowMs - clearSinceMs >= rule.clearDwellMs,
   );
 
 const enter = (state: FailsafeState, phase: FailsafePhase): FailsafeState =>

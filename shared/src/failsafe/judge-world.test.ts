@@ -178,7 +178,7 @@ t.test('geofence: outside is bad while armed; stopped outside it waits for a way
   t.equal(judgeOf({ ...LIMITS, geofence: undefined })(place([99, 99]), 0, 'geofence_lock'), 'none');
 });
 
-t.test('geofence: back inwards slowly, and not any other way', async (t) => {
+t.test('geofence: back inwards slowly, and not any other way [I22]', async (t) => {
   const run = (...steps: readonly (readonly [number, number])[]): string => {
     const judge = judgeOf();
     judge(place([steps[0]?.[1] ?? 0, 5]), 0, 'geofence_lock', '/pose', CLOSED);

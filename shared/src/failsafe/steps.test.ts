@@ -10,7 +10,7 @@ import {
   type FailsafeState,
   recoverNonce,
 } from './state.ts';
-import { armedWalk, EMPTY, REAL_SYSTEM, reading, ruleOf, Walk } from './testing/system.ts';
+import { armedWalk, checkPolicy, EMPTY, REAL_SYSTEM, reading, ruleOf, Walk } from './testing/system.ts';
 
 // One step at a time, each with its exact outcome: what the walks over many steps need not notice.
 
@@ -279,4 +279,47 @@ t.test('the checklist asks for a local reset only of what is latched and local',
   t.same(unmetWith('mcu_silent', false), ['mcu_silent: must be reset at the robot']);
   t.same(unmetWith('disk_low', false), [], 'what only warns stands in no way');
   t.equal(CAUSE_RULES.length, state.causes.length);
+});
+
+t.test('a reading of a cause that the policy does not know changes nothing', async (t) => {
+  const one = { ...policy, rules: [ruleOf('tilt')] };
+  const state = bootState(one, EMPTY, undefined, 0, 's');
+  const event = { kind: 'readings', atMs: 0, readings: [reading('estop', 'severe')] } as const;
+  t.same(evaluate(state, event, one).state, state);
+});
+
+t.test('what is latched keeps its first words and its time, and the phase its beginning', async (t) => {
+  const walk = armedWalk(REAL_SYSTEM, policy);
+  const atMs = walk.state.nowMs;
+  walk.step({ kind: 'readings', atMs, readings: [reading('tilt', 'severe')] });
+  const again = { ...reading('tilt', 'severe'), detail: 'later' };
+  const later = walk.step({ kind: 'readings', atMs: atMs + 9, readings: [again, reading('estop', 'severe')] });
+  t.match(later.causes, [
+    { cause: 'estop', sinceMs: atMs + 9 },
+    { cause: 'tilt', detail: 'tilt severe', sinceMs: atMs },
+  ]);
+  t.match(walk.state, { phase: 'LATCHED', phaseSinceMs: atMs });
+});
+
+t.test('a stop that is asked for ends a recovery also where the cause has no dwell', async (t) => {
+  const none = checkPolicy([{ ...ruleOf('geofence_lock'), clearDwellMs: 0 }], 10, 1000);
+  const walk = new Walk(REAL_SYSTEM, none);
+  const trigger = (): unknown =>
+    walk.step({ kind: 'trigger', atMs: walk.state.nowMs, mode: 'geofence_lock', detail: 'asked' }).abandoned;
+  trigger();
+  walk.settle(20, 5);
+  walk.recover(true);
+  t.equal(walk.state.phase, 'RECOVERING');
+  t.same(trigger(), ['the robot was stopped again meanwhile']);
+});
+
+t.test('the way back ends when the robot has been inside for exactly the dwell', async (t) => {
+  const fence = checkPolicy([ruleOf('geofence_lock')], 10, 1000);
+  const walk = armedWalk(REAL_SYSTEM, fence);
+  const { nowMs } = walk.state;
+  walk.state = { ...walk.state, returning: true };
+  const inside = (atMs: number): boolean =>
+    walk.step({ kind: 'readings', atMs, readings: [reading('geofence_lock', 'clear')] }).inwardOnly;
+  walk.step({ kind: 'readings', atMs: nowMs + 1, readings: [reading('geofence_lock', 'fair')] });
+  t.same([inside(nowMs + 2), inside(nowMs + 11), inside(nowMs + 12)], [true, true, false]);
 });

@@ -80,7 +80,7 @@ export function checkCombiner(system: System, isWhole = false): Findings {
 
 /**
  * Combinations of verdicts at once, on three ages of the readings: every one of nine causes, and of the whole table
- * every pair (`isWhole`: every three). [I1, I5, I6, I8]
+ * every pair (`isWhole`: every three). [I1, I5, I6, I8, I20]
  */
 export function checkVectors(system: System, isWhole = false, nine: readonly CauseId[] = NINE): Findings {
   const record = new Record();
@@ -195,7 +195,7 @@ function judgeSequence(record: Record, cause: CauseId, now: readonly Verdict[], 
   record.expect(risen === (isFree ? 0 : 1), () => `I7 ${text()}: latch_id rose by ${risen}`);
 }
 
-/** From every set of latched causes the gate opens in bounded time, and not before the dwell. [I10, I16, I17] */
+/** From every set of latched causes the gate opens in bounded time, and not before the dwell. [I3, I10, I16, I17] */
 export function checkRecovery(system: System, isWhole = false): Findings {
   const record = new Record();
   const policy = checkPolicy(CAUSE_RULES, 40, 1000);
@@ -224,7 +224,7 @@ export function checkRecovery(system: System, isWhole = false): Findings {
   return record;
 }
 
-/** Timelines whose point is in their order. [I3, I4, I12, I13, I18] */
+/** Timelines whose point is in their order. [I3–I5, I8, I12–I14, I16, I18, I21, I22] */
 export function checkTimelines(system: System): Findings {
   const record = new Record();
   const policy = checkPolicy(CAUSE_RULES, 10, 1000);

@@ -1,6 +1,6 @@
 import { FAILSAFE_MODES } from '../modes.ts';
 import type { FailsafePolicy } from '../rules.ts';
-import { CAUSE_RULES, type CauseId, type CauseRule, TRIGGER_CAUSES } from '../rules.ts';
+import { CAUSE_RULES, type CauseId, type CauseRule, DEFAULT_POLICY, TRIGGER_CAUSES } from '../rules.ts';
 import { type DurableState, type FailsafeEvent, type FailsafeState, recoverNonce, type Verdict } from '../state.ts';
 import type { Findings } from './checks.ts';
 import { brokenByRestart, brokenInvariants } from './invariants.ts';
@@ -31,14 +31,34 @@ export const CAUSE_KINDS: readonly CauseRule[] = [
   ruleOf('tilt'),
 ];
 
+export interface ExploreOptions {
+  readonly faultsMax?: number;
+  readonly counter?: FailsafePolicy['counter'];
+}
+
+/**
+ * One bad reading trips. A counter knows its own channel alone, and singles and pairs go through all its values; of
+ * three causes it is how their latches meet that matters, and with five values each there is no end of states.
+ */
+const AT_ONCE: FailsafePolicy['counter'] = { bad: 1, good: 1, trip: 1 };
+
+/** Explores a set of kinds: up to two with the real counters, three with such as trip at once. */
+export const exploreSet = (system: System, rules: readonly CauseRule[], freshMs: number): Exploration =>
+  explore(system, rules, freshMs, rules.length > 2 ? { counter: AT_ONCE } : {});
+
 /**
  * Walks every state that the causes of `rules` can reach, by every event, with crashes at any point and writes
  * that arrive at any time. Each step is held against the invariants; at the end each state must still be able to
- * reach an open gate. [I1–I5, I7, I9, I10, I12, I13, I15, I17–I19]
+ * reach an open gate. [I1–I5, I7, I9, I10, I12, I13, I15, I17–I22, I25]
  */
-export function explore(system: System, rules: readonly CauseRule[], freshMs: number, faultsMax = 5): Exploration {
-  const policy = checkPolicy(rules, 1, freshMs);
-  const moves = movesOf(system, policy, freshMs < 100);
+export function explore(
+  system: System,
+  rules: readonly CauseRule[],
+  freshMs: number,
+  { faultsMax = 5, counter = DEFAULT_POLICY.counter }: ExploreOptions = {},
+): Exploration {
+  const policy = { ...checkPolicy(rules, 1, freshMs), counter };
+  const moves = movesOf(system, policy, freshMs < 100 || counter === AT_ONCE);
   const start: World = {
     state: system.boot(policy, EMPTY, undefined, 0, 'seed'),
     disk: EMPTY,
@@ -96,14 +116,14 @@ const RECOVERIES = [
 ] as const;
 
 /** Everything that can happen to a world of these causes. Time passes by ticks of 1 ms only. */
-function movesOf(system: System, policy: FailsafePolicy, hasSilence: boolean): Move[] {
+function movesOf(system: System, policy: FailsafePolicy, isFew: boolean): Move[] {
   const events: ((state: FailsafeState) => FailsafeEvent)[] = [
     (state) => ({ kind: 'tick', atMs: state.nowMs + 1 }),
     (state) => ({ kind: 'actuator', atMs: state.nowMs, mcu: 'STOPPED', standstill: true }),
     (state) => ({ kind: 'actuator', atMs: state.nowMs, mcu: 'ARMED', standstill: false }),
   ];
   for (const rule of policy.rules.filter((candidate) => candidate.monitored))
-    for (const verdict of verdictsOf(rule, hasSilence))
+    for (const verdict of verdictsOf(rule, isFew))
       events.push((state) => ({ kind: 'readings', atMs: state.nowMs, readings: [reading(rule.cause, verdict)] }));
   const has = (cause: CauseId): boolean => policy.rules.some((rule) => rule.cause === cause);
   for (const mode of FAILSAFE_MODES.filter((candidate) => has(TRIGGER_CAUSES[candidate])))
@@ -141,9 +161,9 @@ function movesOf(system: System, policy: FailsafePolicy, hasSilence: boolean): M
 }
 
 /** Unknown and bad count the same, so that one of them is enough beside a third verdict. */
-function verdictsOf(rule: CauseRule, hasSilence: boolean): readonly Verdict[] {
+function verdictsOf(rule: CauseRule, isFew: boolean): readonly Verdict[] {
   if (rule.mayReturn) return ['clear', 'fair', 'bad'];
-  return hasSilence ? ['clear', 'bad'] : ['clear', 'bad', 'unknown'];
+  return isFew ? ['clear', 'bad'] : ['clear', 'bad', 'unknown'];
 }
 
 const CLEARNESS: Readonly<Record<string, number>> = { clear: 2, fair: 1 };
