@@ -1,5 +1,6 @@
 import t from 'tap';
 import { CAMPAIGNS } from '../src/faults/campaigns.ts';
+import { unscheduledMs, whyLate } from '../src/faults/guard-turns.ts';
 
 t.setTimeout(900_000);
 
@@ -32,3 +33,22 @@ t.test('what the campaigns would not notice they do not test', async (t) => {
   t.ok(CAMPAIGNS.length > HERE.length);
   t.equal(new Set(CAMPAIGNS.map(({ id }) => id)).size, CAMPAIGNS.length);
 });
+
+t.test(
+  'a late stop is the fault of the guard, of the machine or of the line, by the time that each took',
+  async (t) => {
+    const turns = [
+      { fromMs: 0, toMs: 100, waitedMs: 80 },
+      { fromMs: 100, toMs: 120, waitedMs: 0 },
+      { fromMs: 120, toMs: 420, waitedMs: 290 },
+    ];
+    t.equal(unscheduledMs(turns, 0, 420), 370);
+    t.equal(unscheduledMs(turns, 90, 130), 20, 'of what is shared at most all');
+    t.equal(unscheduledMs(turns, 500, 600), 0);
+    const why = (guardMs: number, waitedMs: number, isByLease = false): string =>
+      whyLate({ guardMs, unscheduledMs: waitedMs, isByLease }, 600);
+    t.match(why(700, 50), /^the guard decided late: its stop was written after 700.0 ms, 50.0 ms of which it waited/);
+    t.match(why(700, 100, true), /^the guard was not scheduled: .*; the MCU stopped by its lease$/);
+    t.match(why(240, 0), /^the line was late/);
+  },
+);

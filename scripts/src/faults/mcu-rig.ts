@@ -10,6 +10,7 @@ import { commissionLatchStore } from '@outrider/edge-agent/guard/latch-store';
 import { CAUSE_IDS } from '@outrider/shared/failsafe/rules';
 import { systemClock } from '@outrider/shared/time';
 import { repositoryRoot } from '../stack.ts';
+import type { StopNote } from './guard-turns.ts';
 import { BODY_SETTINGS, RobotBody } from './robot-body.ts';
 import { newDiskFolder, openOutbox, removeFolder, silent } from './sim-edge.ts';
 
@@ -51,6 +52,8 @@ export class McuRig {
   readonly changes: McuChange[] = [];
   readonly transitions: Transition[] = [];
   readonly log: string[] = [];
+  /** The last stops that the guard wrote to the line. */
+  readonly stops: StopNote[] = [];
   readonly #controls: McuAnswer[] = [];
   link!: GuardLink;
   guard!: ChildProcess;
@@ -117,9 +120,10 @@ export class McuRig {
     const guard = spawn(process.execPath, [...preloads, GUARD, '--config', this.#configPath], {
       stdio: ['ignore', 'ignore', 'pipe'],
     });
-    guard.stderr.on('data', (bytes: Buffer) => {
-      this.log.push(...bytes.toString().split('\n').filter(Boolean));
-      this.log.splice(0, Math.max(0, this.log.length - 50));
+    createInterface({ input: guard.stderr }).on('line', (line) => {
+      if (line.startsWith('{"probe":"stop"')) this.stops.push(JSON.parse(line) as StopNote);
+      else this.log.push(line);
+      for (const list of [this.stops, this.log]) list.splice(0, Math.max(0, list.length - 50));
     });
     this.guard = guard;
   }

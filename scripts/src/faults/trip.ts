@@ -3,7 +3,8 @@ import type { FailsafeMode } from '@outrider/shared/failsafe/modes';
 import { newId } from '@outrider/shared/ids';
 import { systemClock } from '@outrider/shared/time';
 import { must } from './campaign.ts';
-import { MCU_JOINTS, type McuRig } from './mcu-rig.ts';
+import { type StopParts, unscheduledMs, whyLate } from './guard-turns.ts';
+import { MCU_JOINTS, type McuChange, type McuRig } from './mcu-rig.ts';
 import { Random } from './random.ts';
 import type { BodyFault } from './robot-body.ts';
 
@@ -33,6 +34,7 @@ export interface TripTimes {
   readonly decidedMs?: number;
   /** From the fault being made to the MCU's stop, with the wait for samples and the debounce. [ms] */
   readonly wholeMs?: number;
+  readonly parts?: StopParts;
   /** It stopped for the load before the fault was seen: these causes. */
   readonly nuisance?: string;
 }
@@ -120,6 +122,7 @@ async function trip(rig: McuRig, seed: number, draw: (random: Random) => Mischie
   while (rig.lastChange?.motion !== true) await rig.recover();
   const seen = rig.changes.length;
   const told = rig.transitions.length;
+  const fromMs = systemClock.monotonicMs();
   let madeUs = systemClock.monotonicMs() * 1000;
   mischief.make?.(rig);
   try {
@@ -137,14 +140,26 @@ async function trip(rig: McuRig, seed: number, draw: (random: Random) => Mischie
     // A guard that is put aside between its stop and its own stopwatch counts that pause twice; no sample is older than
     // the fault that it shows.
     const decidedMs = Math.min(sinceDecisionMs, wholeMs);
-    const times = { name, wholeMs, ...(!mischief.isMcusOwn && !isSilence && { decidedMs }) };
+    const parts = await partsOf(rig, fromMs, madeUs / 1000, stopped);
+    const times = { name, wholeMs, parts, ...(!mischief.isMcusOwn && !isSilence && { decidedMs }) };
+    const allowedMs = STOPPED_MS_MAX + (isSilence ? SILENCE_MS : wholeMs - decidedMs);
     must(
-      (isSilence ? wholeMs - SILENCE_MS : decidedMs) <= STOPPED_MS_MAX,
-      `${name}: stopped ${decidedMs.toFixed(1)} ms after the deciding sample, ${wholeMs.toFixed(1)} ms after the fault`,
+      wholeMs <= allowedMs,
+      `${name}: stopped ${wholeMs.toFixed(1)} ms after the fault; ${whyLate(parts, allowedMs)}`,
     );
     return times;
   } finally {
     await rig.control('clear');
     rig.body.fault = undefined;
   }
+}
+
+/** Tells a guard that decided late from one that was not scheduled. */
+async function partsOf(rig: McuRig, fromMs: number, madeMs: number, stopped: McuChange): Promise<StopParts> {
+  const note = await rig.until('the word of the stop', () => rig.stops.find(({ atMs }) => atMs >= fromMs));
+  return {
+    guardMs: note.atMs - madeMs,
+    unscheduledMs: unscheduledMs(note.turns, madeMs, note.atMs),
+    isByLease: stopped.reason === 'lease_expired',
+  };
 }

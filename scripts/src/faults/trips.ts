@@ -36,15 +36,19 @@ function campaign({ id, title, trial, scheduling, full }: Kind): Campaign {
         const decided = times.flatMap(({ decidedMs }) => decidedMs ?? []);
         const whole = times.flatMap(({ wholeMs }) => wholeMs ?? []);
         const nuisances = times.flatMap(({ nuisance }) => nuisance ?? []);
-        const max = quantile(decided, 1);
+        const parts = times.flatMap(({ parts }) => parts ?? []);
+        const at = (share: number): number => (decided.length === 0 ? 0 : quantile(decided, share));
         const hasGoal = isFifo && trial === 'trip';
-        const isMet = hasGoal ? quantile(decided, 0.999) <= GOAL.p999Ms && max <= GOAL.maxMs : max <= MAX_MS;
+        const isMet = at(1) <= (hasGoal ? GOAL.maxMs : MAX_MS) && (!hasGoal || at(0.999) <= GOAL.p999Ms);
         const goal = hasGoal ? `p99.9 ≤ ${GOAL.p999Ms} ms and max ≤ ${GOAL.maxMs} ms` : `max ≤ ${MAX_MS} ms`;
         return {
           ...done,
           figures:
             `deciding sample received → stopped: ${quantiles(decided)} (${decided.length} trips; goal ${goal}: ${isMet ? 'met' : '**missed**'}); ` +
-            `fault made → stopped, with debounce and silence: ${quantiles(whole)} (${whole.length}, ${whole.filter((ms) => ms > MAX_MS).length} over ${MAX_MS} ms); stopped for the load instead: ${countsOf(nuisances)}`,
+            `fault made → stopped, with debounce and silence: ${quantiles(whole)} (${whole.length}, ${whole.filter((ms) => ms > MAX_MS).length} over ${MAX_MS} ms); ` +
+            `the guard waited for a processor meanwhile: ${quantiles(parts.map(({ unscheduledMs }) => unscheduledMs))}; ` +
+            `stopped by the MCU's own lease: ${parts.filter(({ isByLease }) => isByLease).length}; ` +
+            `stopped for the load instead: ${countsOf(nuisances)}`,
           detail: [
             `${RIGS} robots at once. ${Load.words}`,
             histogram('deciding sample received → stopped', decided, EDGES_MS),

@@ -13,6 +13,48 @@ interface Equivalence {
 /** Only what follows from the code around it. What is merely not tested does not belong here. */
 const EQUIVALENTS: readonly Equivalence[] = [
   {
+    file: 'evaluate.ts',
+    line: "if (event.kind === 'trigger') latched =",
+    words: "event.kind === 'trigger' → true",
+    why: 'without a mode no cause is asked for',
+  },
+  {
+    file: 'evaluate.ts',
+    line: 'unmetOf(cause, rule, state.nowMs) === undefined',
+    words: "cause.latched && rule.clearing === 'auto' → rule.clearing",
+    why: 'what is not latched has no words, and stays as it is',
+  },
+  {
+    file: 'evaluate.ts',
+    line: "event.kind === 'stored' && event.latchId",
+    words: "event.kind === 'stored' && event.latchId === state.latchId → event.latchId",
+    why: 'no other event has a motion epoch',
+  },
+  {
+    file: 'evaluate.ts',
+    line: 'severity(worst.action) > severity(floor) ?',
+    words: 'severity(worst.action) > severity(floor) → severity(worst.action) >=',
+    why: 'of equal severity are only equal actions',
+  },
+  {
+    file: 'evaluate.ts',
+    line: 'return cause ? [[cause, rule]',
+    words: 'cause ? [[cause, rule] as [CauseState, CauseRule]] : [] → ([[cause',
+    why: 'a state has a cause for each rule',
+  },
+  {
+    file: 'classify-signals.ts',
+    line: 'for (let i = 0; i < count; i++)',
+    words: '0 → (-1)',
+    why: 'before the first joint nothing is said, and nothing is wrong',
+  },
+  {
+    file: 'classify-signals.ts',
+    line: 'for (let i = 0; i < count; i++)',
+    words: 'i < count → i <= count',
+    why: 'behind the last joint nothing is said, and nothing is wrong',
+  },
+  {
     file: 'classify-agent.ts',
     line: 'rank(mission) > rank(limits.policy)',
     words: 'rank(mission) > rank(limits.policy) → rank(mission) >=',
