@@ -20,8 +20,8 @@ const EQUIVALENTS: readonly Equivalence[] = [
   },
   {
     file: 'evaluate.ts',
-    line: 'unmetOf(cause, rule, state.nowMs) === undefined',
-    words: "cause.latched && rule.clearing === 'auto' → rule.clearing",
+    line: "cause.latched && rule?.clearing === 'auto'",
+    words: "cause.latched && rule?.clearing === 'auto' → rule?.clearing",
     why: 'what is not latched has no words, and stays as it is',
   },
   {
@@ -38,9 +38,27 @@ const EQUIVALENTS: readonly Equivalence[] = [
   },
   {
     file: 'evaluate.ts',
-    line: 'return cause ? [[cause, rule]',
-    words: 'cause ? [[cause, rule] as [CauseState, CauseRule]] : [] → ([[cause',
+    line: 'if (cause) pairs.push',
+    words: 'cause → true',
     why: 'a state has a cause for each rule',
+  },
+  {
+    file: 'evaluate.ts',
+    line: 'if (!state.causes.some((cause, i) => isOver',
+    words: '!state.causes.some((cause, i) => isOver(cause, policy.rules[i… → false',
+    why: 'it saves a copy that would be equal',
+  },
+  {
+    file: 'evaluate.ts',
+    line: 'if (!state.causes.some((cause, i) => isOver',
+    words: 'return state; → ;',
+    why: 'it saves a copy that would be equal',
+  },
+  {
+    file: 'classify-signals.ts',
+    line: "worst.isBelow('fair')",
+    words: "speedRadps >= limits.standstillRadps && worst.isBelow('fair') → speedRadps >= limits.standstillRadps",
+    why: 'it saves words that would not be taken',
   },
   {
     file: 'classify-signals.ts',
