@@ -9,9 +9,11 @@ export interface AckMessage {
 }
 
 /** What became of all the work of one lane. */
-interface LaneTotal extends Pick<LaneOutcome, 'robot' | 'epoch' | 'lane' | 'upto' | 'collision'> {
+interface LaneTotal {
+  upto: number;
+  collision: boolean;
   /** Records that are held: stored now or before. */
-  readonly held: number;
+  held: number;
 }
 
 const laneKey = ({ robot, epoch, lane }: Pick<LaneWork, 'robot' | 'epoch' | 'lane'>): string =>
@@ -25,24 +27,28 @@ const laneKey = ({ robot, epoch, lane }: Pick<LaneWork, 'robot' | 'epoch' | 'lan
  */
 export function acksOf(work: readonly LaneWork[], outcomes: readonly LaneOutcome[]): AckMessage[] {
   const totals = new Map<string, LaneTotal>();
-  for (const { robot, epoch, lane, upto, collision, stored, duplicates } of outcomes) {
-    const key = laneKey({ robot, epoch, lane });
-    const known = totals.get(key);
-    totals.set(key, {
-      ...{ robot, epoch, lane },
-      // Halves of an isolated batch: a collision in either holds the watermark of both down.
-      upto: known?.collision ? Math.min(known.upto, upto) : upto,
-      collision: known?.collision === true || collision,
-      held: (known?.held ?? 0) + stored.length + duplicates,
-    });
+  for (const outcome of outcomes) {
+    const { upto, collision, stored, duplicates } = outcome;
+    const key = laneKey(outcome);
+    const total = totals.get(key);
+    const held = stored.length + duplicates;
+    if (!total) {
+      totals.set(key, { upto, collision, held });
+      continue;
+    }
+    // Halves of an isolated batch: a collision in either holds the watermark of both down.
+    total.upto = total.collision ? Math.min(total.upto, upto) : upto;
+    total.collision ||= collision;
+    total.held += held;
   }
   const messages: AckMessage[] = [];
   for (const entry of work) {
     const total = totals.get(laneKey(entry));
     if (!total) continue;
-    const { robot, epoch, lane, upto, collision, held } = total;
-    const batchIds = held === entry.records.length ? [...(entry.batchIds ?? [])] : [];
-    const ack = { epoch, lane, upto: Math.max(0, upto), collision, batchIds };
+    const { robot, epoch, lane, batchIds = [] } = entry;
+    const isHeld = total.held === entry.records.length;
+    const { collision } = total;
+    const ack = { epoch, lane, upto: Math.max(0, total.upto), collision, batchIds: isHeld ? [...batchIds] : [] };
     messages.push({ robot, payload: outrider.v1.Ack.encode(ack).finish() });
   }
   return messages;

@@ -1,5 +1,5 @@
 import { createLogger } from '@outrider/shared/log';
-import type { outrider } from '@outrider/shared/messages';
+import { outrider } from '@outrider/shared/messages';
 import { blockOf } from '@outrider/shared/protocol/block';
 import type { Sample } from '@outrider/shared/telemetry';
 import { type EpochMs, systemClock } from '@outrider/shared/time';
@@ -10,13 +10,14 @@ import { type Database, isDataError, openDatabase } from '../storage/database.ts
 import { SqlIngestStore } from '../storage/ingest-store.ts';
 import { Maintenance } from '../storage/maintenance.ts';
 import { createPartitions, removeTelemetryBefore } from '../storage/partitions.ts';
+import { acksOf } from './acks.ts';
 import { Committer } from './committer.ts';
 import { IngestMetrics } from './ingest-metrics.ts';
 import type { IngestStore, LaneOutcome } from './ingest-ports.ts';
 import { LiveHub } from './live-hub.ts';
 import { packUpdates, unpackUpdates } from './live-updates.ts';
 import type { LiveUpdate } from './ports.ts';
-import type { EventLaneRecord } from './record.ts';
+import type { EventLaneRecord, LaneRecord } from './record.ts';
 import { blockSpan, recordedMs } from './recorded-time.ts';
 import { quaternionOf } from './report-samples.ts';
 import { jsonProblem, textProblem } from './storable.ts';
@@ -313,4 +314,29 @@ t.test('a subscriber gets the newest sample of each stream, once a round, whatev
   hub.publish([update(600)]);
   t.equal(updates.length, 2);
   t.same(unpackUpdates(packUpdates([update(1), presence])), [update(1), presence]);
+});
+
+t.test('batches are named when all their records are held, and not otherwise', async (t) => {
+  const robot = { robotPk: 1, tenantId: 't', robotId: 'r' };
+  const records = [1, 2, 3, 4].map((seq) => ({ seq }) as unknown as LaneRecord);
+  const place = { robot, epoch: '0123456789abcdef', lane: outrider.v1.Lane.LANE_TELEMETRY };
+  const work = [{ ...place, records, batchIds: [2 ** 48 - 2, 7] }];
+  const outcome = { ...place, upto: 4, collision: false, stored: records, duplicates: 0, collisions: 0, deferred: 0 };
+  const tell = (...outcomes: LaneOutcome[]): { upto: number; batchIds: number[] }[] =>
+    acksOf(work, outcomes).map(({ payload }) => outrider.v1.Ack.decode(payload));
+  const named = { upto: 4, batchIds: [2 ** 48 - 2, 7] };
+  t.match(tell(outcome), [named]);
+  const [first, second] = [records.slice(0, 2), records.slice(2)];
+  const halves = [
+    { ...outcome, upto: 2, stored: first },
+    { ...outcome, stored: second.slice(1), duplicates: 1 },
+  ];
+  t.match(tell(...halves), [named], 'in two halves');
+  for (const [why, outcomes] of [
+    ['a half is missing', [{ ...outcome, upto: 2, stored: first }]],
+    ['one is deferred', [{ ...outcome, upto: 3, stored: records.slice(0, 3), deferred: 1 }]],
+    ['one collided', [{ ...outcome, upto: 1, collision: true, stored: first, duplicates: 1, collisions: 1 }]],
+  ] as const)
+    t.same(tell(...outcomes)[0]?.batchIds, [], why);
+  t.same(tell(), [], 'nothing is said of what was not committed');
 });

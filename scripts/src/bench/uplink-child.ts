@@ -23,14 +23,15 @@ broker.on('publish', ({ topic, payload }, client) => {
   if (parsed.channel === 'hello') {
     const { epoch, nonce } = Hello.decode(payload);
     const lanes = [1, 2, 3].map((lane) => ({ epoch, lane, upto: 0 }));
-    publish(downTopic(parsed.device, 'hello'), HelloReply.encode({ epoch, nonce, lanes, wallMs: 0 }).finish());
+    const reply = { epoch, nonce, lanes, wallMs: 0, namesBatches: true };
+    publish(downTopic(parsed.device, 'hello'), HelloReply.encode(reply).finish());
     return;
   }
   if (parsed.channel === 'reply') return;
-  const { epoch, lane, records } = UplinkBatch.decode(payload);
+  const { epoch, lane, records, batchId } = UplinkBatch.decode(payload);
   const last = records.at(-1);
   const upto = Math.max(last?.seq ?? 0, last?.seqTo ?? 0);
-  publish(downTopic(parsed.device, 'ack'), Ack.encode({ epoch, lane, upto }).finish());
+  publish(downTopic(parsed.device, 'ack'), Ack.encode({ epoch, lane, upto, batchIds: [batchId] }).finish());
 });
 
 const key = readFileSync(keyFile);
