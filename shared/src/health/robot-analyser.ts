@@ -162,13 +162,14 @@ export class RobotAnalyser {
       if (this.#layouts.size >= STREAMS_MAX) this.#layouts.clear();
       this.#layouts.set(layout.stream, layout);
     }
-    const width = block.values.length;
+    const { cells, count } = block;
+    const width = cells.length / count;
     // Orders are kept until the next ones come; nothing else outlasts its turn.
     const isKept = COMMAND_NAME.test(layout.stream);
     let values = new Float64Array(width);
-    for (let row = 0; row < block.count; row += 1) {
+    for (let row = 0; row < count; row += 1) {
       if (isKept && row > 0) values = new Float64Array(width);
-      for (let column = 0; column < width; column += 1) values[column] = block.values[column]?.[row] as number;
+      for (let column = 0; column < width; column += 1) values[column] = cells[column * count + row] as number;
       this.observe({
         layout,
         stampNs: block.stampNs[row] as bigint,
