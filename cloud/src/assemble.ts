@@ -17,6 +17,7 @@ import { CommandDispatcher } from './command/dispatcher.ts';
 import { readCommandFacts } from './command/facts.ts';
 import { CommandWatchers } from './command/watchers.ts';
 import { FleetOverview } from './dashboard/overview.ts';
+import { OverviewWarmer } from './dashboard/overview-warmer.ts';
 import { levelOf } from './dashboard/service-levels.ts';
 import { StreamHub } from './dashboard/stream-hub.ts';
 import { LiveTickets } from './dashboard/tickets.ts';
@@ -105,7 +106,7 @@ export interface AssembledApi {
 /** The HTTP side of the control plane over its parts. */
 export function assembleApi(parts: ApiParts): AssembledApi {
   const { identity, bus, clock, log, live } = parts;
-  const fleetStore = new PgFleetStore(parts.database.orm, clock);
+  const fleetStore = new PgFleetStore(parts.database, clock);
   const metrics = new ApiMetrics(parts.metrics);
   const authenticator = new Authenticator(identity.tokens, identity.store, clock, parts.authMode, DEFAULT_TENANT_ID);
   const line = new InstructionLine({
@@ -181,6 +182,12 @@ export function assembleApi(parts: ApiParts): AssembledApi {
   const robots = new RobotRegistry(fleetStore, fleetStore, clock, roster);
   const events = new EventFeed({ log: new SqlEventLog(parts.database), clock, logger: log });
   const databaseCheck: Check = { name: 'database', run: () => parts.database.ping() };
+  const overview = new FleetOverview({
+    store: new SqlOverviewStore(parts.database),
+    levels: metrics.levels,
+    decision: () => levelOf(parts.metrics, 'outrider_decision_window_seconds', { since: 'recorded' }),
+    now: () => clock.epochMs(),
+  });
   const core: Core = {
     accounts: identity.accounts,
     alerts: parts.alerts.desk,
@@ -192,12 +199,7 @@ export function assembleApi(parts: ApiParts): AssembledApi {
     recoverer,
     instructionKeys: parts.instructionKeys,
     events,
-    overview: new FleetOverview({
-      store: new SqlOverviewStore(parts.database),
-      levels: metrics.levels,
-      decision: () => levelOf(parts.metrics, 'outrider_decision_window_seconds', { since: 'recorded' }),
-      now: () => clock.epochMs(),
-    }),
+    overview,
     ingest: parts.ingest,
     live,
     metrics,
@@ -236,6 +238,7 @@ export function assembleApi(parts: ApiParts): AssembledApi {
       courier,
       audit,
       roster,
+      new OverviewWarmer(overview, () => roster.countByTenant(), log),
       new KeyKeeper(identity.keys, identity.tokens, log),
       ...parts.alerts.services,
     ],

@@ -316,7 +316,7 @@ t.test('a stop is confirmed by the robot or kept until it is', async (t) => {
 t.test('a stop that nobody answered outlives the server', async (t) => {
   const answer = await call('POST', '/api/v1/robots/RB-4/failsafe/trigger', { token, body: { mode: 'geofence_lock' } });
   t.equal(answer.status, 503);
-  const store = new PgFleetStore(harness.database.orm, systemClock);
+  const store = new PgFleetStore(harness.database, systemClock);
   while ((await store.unansweredStops(10)).length === 0) await new Promise((resolve) => setTimeout(resolve, 5));
   const line = new ScriptedBus();
   line.answer = () => ({ done: true, latchId: 3 });

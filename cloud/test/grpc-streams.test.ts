@@ -156,9 +156,7 @@ t.test('a reader that stands still costs the server a few pages, and loses nothi
   stream.on('data', (event: outrider.api.v1.Event) => ids.add(event.event_id));
   stream.resume();
   await until(() => ids.has(`evt_RB-2_${10_000 + count - 1}`), 'the last of them');
-  const missing = Array.from({ length: count }, (_, n) => `evt_RB-2_${10_000 + n}`).filter(
-    (id) => !ids.has(id),
-  );
+  const missing = Array.from({ length: count }, (_, n) => `evt_RB-2_${10_000 + n}`).filter((id) => !ids.has(id));
   t.same(missing, [], 'every one of them came');
   stream.cancel();
 });

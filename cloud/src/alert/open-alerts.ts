@@ -43,7 +43,7 @@ export function openAlerts(parts: AlertParts): Alerts {
   const store = new SqlAlertStore(database);
   const rules = new SqlRuleStore(database);
   const book = new RuleBook(rules);
-  const audit = new PgFleetStore(database.orm, clock);
+  const audit = new PgFleetStore(database, clock);
   const egress = new Egress(parts.egress);
   const webhookStore = new SqlWebhookStore(database);
   const nameOf = (webhookId: string): string => `webhook ${webhookId}`;

@@ -15,6 +15,10 @@ const RECENT_HOUR_FRESH_MS = 5_000;
 /** Past hours that one answer reads again; the others it takes as they were. */
 const REREAD_HOURS_MAX = 2;
 const KEPT_MAX = 500;
+/** Hours of all tenants: a week of a hundred tenants. */
+const HOURS_KEPT_MAX = 16_800;
+/** How far back hours are read before anybody asks: as far as the widest window. */
+const WARM_MS = WINDOWS['7d'];
 
 export interface FleetCounts {
   readonly total: number;
@@ -94,10 +98,24 @@ export class FleetOverview {
     const kept = this.#answers.get(key);
     if (kept && kept.untilMs > nowMs) return await kept.value;
     const value = this.#read(scope, window, nowMs);
-    forgetOld(this.#answers, nowMs);
+    forgetOld(this.#answers, nowMs, KEPT_MAX);
     this.#answers.set(key, { value, untilMs: nowMs + FRESH_MS });
     value.catch(() => this.#answers.delete(key));
     return await value;
+  }
+
+  /**
+   * Reads the hours of a tenant that are not known or were read too long ago, one after the other and the newest first,
+   * so that no answer has to sum a week of a large fleet, and what a robot brought late is seen.
+   */
+  async warm(tenantId: string, signal: AbortSignal): Promise<void> {
+    const lastMs = hourOf(this.#now());
+    for (let hourMs = lastMs; hourMs >= lastMs - WARM_MS && !signal.aborted; hourMs -= HOUR_MS) {
+      const known = this.#hours.get(hourKeyOf(tenantId, hourMs));
+      if (known && known.untilMs > this.#now()) continue;
+      const found = await this.#store.energyOf({ tenantId }, [hourMs]);
+      this.#keepHours(tenantId, [hourMs], found);
+    }
   }
 
   async #read(scope: FleetScope, window: Window, nowMs: number): Promise<Overview> {
@@ -126,13 +144,12 @@ export class FleetOverview {
   }
 
   async #energy(scope: FleetScope, fromMs: number, nowMs: number): Promise<HourEnergy[]> {
-    const last = Math.floor(nowMs / HOUR_MS) * HOUR_MS;
+    const last = hourOf(nowMs);
     const wanted: number[] = [];
     const found: HourEnergy[] = [];
-    const keyOf = (hourMs: number): string => `${scope.tenantId}/${hourMs}`;
     let reread = 0;
-    for (let hour = Math.floor(fromMs / HOUR_MS) * HOUR_MS; hour <= last; hour += HOUR_MS) {
-      const known = scope.robotIds ? undefined : this.#hours.get(keyOf(hour));
+    for (let hour = hourOf(fromMs); hour <= last; hour += HOUR_MS) {
+      const known = scope.robotIds ? undefined : this.#hours.get(hourKeyOf(scope.tenantId, hour));
       const isPast = hour < last - HOUR_MS;
       const isStale = known !== undefined && known.untilMs <= nowMs && (!isPast || reread < REREAD_HOURS_MAX);
       if (isStale && isPast) reread += 1;
@@ -140,20 +157,27 @@ export class FleetOverview {
       else if (known.energy) found.push(known.energy);
     }
     const fresh = await this.#store.energyOf(scope, wanted);
-    if (!scope.robotIds) {
-      forgetOld(this.#hours, nowMs);
-      for (const hour of wanted) {
-        const energy = fresh.find((each) => each.hourMs === hour);
-        const freshMs = hour >= last - HOUR_MS ? RECENT_HOUR_FRESH_MS : PAST_HOUR_FRESH_MS;
-        this.#hours.set(keyOf(hour), { energy, untilMs: nowMs + freshMs });
-      }
-    }
+    if (!scope.robotIds) this.#keepHours(scope.tenantId, wanted, fresh);
     return [...found, ...fresh];
+  }
+
+  /** Hours that were read and are not among the found ones are known to be without energy. */
+  #keepHours(tenantId: string, hoursMs: readonly number[], found: readonly HourEnergy[]): void {
+    const nowMs = this.#now();
+    forgetOld(this.#hours, nowMs, HOURS_KEPT_MAX);
+    for (const hourMs of hoursMs) {
+      const energy = found.find((each) => each.hourMs === hourMs);
+      const freshMs = hourMs >= hourOf(nowMs) - HOUR_MS ? RECENT_HOUR_FRESH_MS : PAST_HOUR_FRESH_MS;
+      this.#hours.set(hourKeyOf(tenantId, hourMs), { energy, untilMs: nowMs + freshMs });
+    }
   }
 }
 
-function forgetOld(kept: Map<string, { readonly untilMs: number }>, nowMs: number): void {
-  if (kept.size < KEPT_MAX) return;
+const hourOf = (atMs: number): number => Math.floor(atMs / HOUR_MS) * HOUR_MS;
+const hourKeyOf = (tenantId: string, hourMs: number): string => `${tenantId}/${hourMs}`;
+
+function forgetOld(kept: Map<string, { readonly untilMs: number }>, nowMs: number, keptMax: number): void {
+  if (kept.size < keptMax) return;
   for (const [key, { untilMs }] of kept) if (untilMs <= nowMs - PAST_HOUR_FRESH_MS) kept.delete(key);
-  if (kept.size >= KEPT_MAX * 4) kept.clear();
+  if (kept.size >= keptMax * 4) kept.clear();
 }

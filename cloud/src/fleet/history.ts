@@ -1,7 +1,7 @@
 import { sampleAt } from '@outrider/shared/protocol/block';
 import type { Sample, StreamKind } from '@outrider/shared/telemetry';
 import type { EpochMs } from '@outrider/shared/time';
-import type { TelemetryReader } from '../telemetry/ports.ts';
+import type { HistoryBlock, TelemetryReader } from '../telemetry/ports.ts';
 import { recordedMs } from '../telemetry/recorded-time.ts';
 import { batteryPercentage, fieldValues, finiteOrNull, jointsOf, orientationOf } from './readings.ts';
 
@@ -53,11 +53,9 @@ export async function readHistory(
   const buckets = new Map<number, Map<HistoryField, { atMs: number; value: unknown }>>();
   let read = 0;
   for await (const block of reader.history({ robotPk, kinds, fromMs, toMs, limit: SAMPLES_READ_MAX })) {
-    for (let row = 0; row < block.count; row += 1) {
-      read += 1;
+    read += block.count;
+    for (const { bucketMs, atMs, row } of lastRows(block, fromMs, intervalMs)) {
       const sample = sampleAt(block, row);
-      const atMs = recordedMs(sample.stampNs, sample.receivedNs, block.ingestedAt);
-      const bucketMs = intervalMs === undefined ? atMs : fromMs + Math.floor((atMs - fromMs) / intervalMs) * intervalMs;
       for (const field of fields) {
         if (KIND_OF[field] !== block.layout.kind) continue;
         let bucket = buckets.get(bucketMs);
@@ -79,6 +77,22 @@ export async function readHistory(
     ),
   }));
   return { states, truncated: ordered.length > limit || read >= SAMPLES_READ_MAX };
+}
+
+/** The last row of each interval in a block: the others would be unpacked for nothing. */
+function lastRows(
+  block: HistoryBlock,
+  fromMs: number,
+  intervalMs: number | undefined,
+): Iterable<{ bucketMs: number; atMs: number; row: number }> {
+  const rows = new Map<number, { bucketMs: number; atMs: number; row: number }>();
+  for (let row = 0; row < block.count; row += 1) {
+    const atMs = recordedMs(block.stampNs[row] as bigint, block.receivedNs[row] as bigint, block.ingestedAt);
+    const bucketMs = intervalMs === undefined ? atMs : fromMs + Math.floor((atMs - fromMs) / intervalMs) * intervalMs;
+    const known = rows.get(bucketMs);
+    if (!known || known.atMs <= atMs) rows.set(bucketMs, { bucketMs, atMs, row });
+  }
+  return rows.values();
 }
 
 function readingOf(field: HistoryField, sample: Sample | undefined): unknown {

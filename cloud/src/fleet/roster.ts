@@ -35,6 +35,13 @@ export class RobotRoster implements Service {
     return this.#robots.size;
   }
 
+  /** How many robots each tenant has. */
+  countByTenant(): ReadonlyMap<string, number> {
+    const counts = new Map<string, number>();
+    for (const { tenantId } of this.#robots.values()) counts.set(tenantId, (counts.get(tenantId) ?? 0) + 1);
+    return counts;
+  }
+
   /** Keeps the list up to date until `signal` aborts. */
   async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) await pause((await this.refresh()) ? REFRESH_MS : RETRY_MS, signal);

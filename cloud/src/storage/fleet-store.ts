@@ -1,26 +1,24 @@
 import type { DeviceIdentity } from '@outrider/shared/ids';
-import { OPERATIONAL_STATES, PRESENCES, type RobotDescriptor } from '@outrider/shared/robot';
+import type { RobotDescriptor } from '@outrider/shared/robot';
 import type { Clock } from '@outrider/shared/time';
-import { and, count, desc, eq, gt, inArray, isNull, type SQL, sql } from 'drizzle-orm';
+import { and, desc, eq, gt, isNull, sql } from 'drizzle-orm';
 import type { AuditStore } from '../failsafe/audit-queue.ts';
 import type { PendingStop, PendingStopStore } from '../failsafe/ports.ts';
 import type { AuditEntry, AuditTrail, FleetStore } from '../fleet/ports.ts';
 import type { Robot, RobotFilter, RobotPage, RobotRef } from '../fleet/robot.ts';
 import type { RosterStore } from '../fleet/roster.ts';
-import type { Orm } from './database.ts';
-import { auditEntry, latestSample, robot, robotApiKey, robotPresence, robotShadow } from './schema.ts';
-
-/** A robot without an MQTT link of its own counts as there for this long after its last sample. */
-const SEEN_WITHIN_S = 60;
+import type { Database, Orm } from './database.ts';
+import { RobotViews } from './robot-views.ts';
+import { auditEntry, robot, robotApiKey } from './schema.ts';
 
 /** Robots and the audit trail in PostgreSQL or PGlite. */
 export class PgFleetStore implements FleetStore, AuditTrail, AuditStore, RosterStore, PendingStopStore {
   readonly #orm: Orm;
-  readonly #clock: Clock;
+  readonly #views: RobotViews;
 
-  constructor(orm: Orm, clock: Clock) {
-    this.#orm = orm;
-    this.#clock = clock;
+  constructor(database: Pick<Database, 'orm' | 'query'>, clock: Clock) {
+    this.#orm = database.orm;
+    this.#views = new RobotViews(database, clock);
   }
 
   async addRobot(
@@ -61,27 +59,11 @@ export class PgFleetStore implements FleetStore, AuditTrail, AuditStore, RosterS
   }
 
   async readRobot(tenantId: string, robotId: string): Promise<Robot | undefined> {
-    const [found] = await this.#select(and(eq(robot.tenantId, tenantId), eq(robot.robotId, robotId)), 1, 0);
-    return found;
+    return await this.#views.read(tenantId, robotId);
   }
 
   async listRobots(tenantId: string, filter: RobotFilter): Promise<RobotPage> {
-    if (filter.robotIds?.length === 0) return { robots: [], total: 0 };
-    const where = and(
-      eq(robot.tenantId, tenantId),
-      filter.type === undefined ? undefined : eq(robot.robotType, filter.type),
-      filter.robotIds === undefined ? undefined : inArray(robot.robotId, [...filter.robotIds]),
-      filter.capability === undefined ? undefined : sql`${robot.capabilities} ? ${filter.capability}`,
-      filter.status === undefined ? undefined : sql`${this.#status()} = ${filter.status}`,
-    );
-    const robots = await this.#select(where, filter.limit, filter.offset);
-    const [row] = await this.#orm
-      .select({ total: count() })
-      .from(robot)
-      .leftJoin(robotPresence, eq(robotPresence.robotPk, robot.robotPk))
-      .leftJoin(robotShadow, and(eq(robotShadow.robotPk, robot.robotPk), eq(robotShadow.key, 'failsafe')))
-      .where(and(where, isNull(robot.deregisteredAt)));
-    return { robots, total: row?.total ?? 0 };
+    return await this.#views.list(tenantId, filter);
   }
 
   async removeRobot(robotPk: number, atMs: number): Promise<void> {
@@ -152,55 +134,5 @@ export class PgFleetStore implements FleetStore, AuditTrail, AuditStore, RosterS
       .where(and(eq(robot.tenantId, tenantId), eq(robot.robotId, robotId), isNull(robot.deregisteredAt)))
       .limit(1);
     return row?.registeredAt.getTime();
-  }
-
-  async #select(where: SQL | undefined, limit: number, offset: number): Promise<Robot[]> {
-    const rows = await this.#orm
-      .select({ robot, presence: robotPresence, status: this.#status(), seen: this.#sampleSeen() })
-      .from(robot)
-      .leftJoin(robotPresence, eq(robotPresence.robotPk, robot.robotPk))
-      .leftJoin(robotShadow, and(eq(robotShadow.robotPk, robot.robotPk), eq(robotShadow.key, 'failsafe')))
-      .where(and(where, isNull(robot.deregisteredAt)))
-      .orderBy(robot.robotId)
-      .limit(limit)
-      .offset(offset);
-    return rows.map((row) => {
-      const seen = [row.presence?.lastSeenAt.getTime(), row.seen === null ? undefined : Number(row.seen)];
-      const known = seen.filter((at) => at !== undefined);
-      return {
-        robotPk: row.robot.robotPk,
-        tenantId: row.robot.tenantId,
-        robotId: row.robot.robotId,
-        robotName: row.robot.robotName,
-        robotType: row.robot.robotType,
-        ...(row.robot.manufacturer === null ? {} : { manufacturer: row.robot.manufacturer }),
-        ...(row.robot.model === null ? {} : { model: row.robot.model }),
-        ...(row.robot.firmwareVersion === null ? {} : { firmwareVersion: row.robot.firmwareVersion }),
-        capabilities: row.robot.capabilities as Record<string, unknown>,
-        status: OPERATIONAL_STATES.find((state) => state === row.status) ?? 'unknown',
-        presence:
-          row.presence?.bootId == null ? undefined : PRESENCES.find((presence) => presence === row.presence?.presence),
-        lastSeenMs: known.length === 0 ? undefined : Math.max(...known),
-        registeredAtMs: row.robot.registeredAt.getTime(),
-      };
-    });
-  }
-
-  /** When the robot's newest sample came in. [ms since 1970] */
-  #sampleSeen(): SQL<string | null> {
-    return sql`(select extract(epoch from max(${latestSample.ingestedAt})) * 1000 from ${latestSample}
-      where ${latestSample.robotPk} = ${robot.robotPk})`;
-  }
-
-  /** What an operator set, else the failsafe, else the link: worst first. No boot id: it never had a link. */
-  #status(): SQL<string> {
-    const sinceS = this.#clock.epochMs() / 1000 - SEEN_WITHIN_S;
-    return sql`coalesce(${robot.statusOverride}, case
-      when ${robotShadow.value}->>'phase' = 'LATCHED' then 'failsafe'
-      when ${robotPresence.presence} = 'ONLINE' then 'operational'
-      when ${robotPresence.bootId} is not null then 'offline'
-      when exists (select 1 from ${latestSample} where ${latestSample.robotPk} = ${robot.robotPk}
-        and ${latestSample.ingestedAt} > to_timestamp(${sinceS}::double precision)) then 'operational'
-      else 'unknown' end)`;
   }
 }

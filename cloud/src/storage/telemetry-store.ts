@@ -13,6 +13,7 @@ import type {
   TelemetryReader,
 } from '../telemetry/ports.ts';
 import type { Queryable } from './database.ts';
+import { Gathered } from './gathered.ts';
 
 /** Blocks fetched at a time while history is read. */
 const PAGE_BLOCKS = 64;
@@ -34,25 +35,41 @@ interface BlockRow {
   readonly body: Uint8Array;
 }
 
+interface LatestRow {
+  readonly robot_pk: number;
+  readonly stream: string;
+  readonly kind: StreamKind;
+  readonly recorded_at: Date;
+  readonly ingested_at: Date;
+  readonly body: Uint8Array;
+}
+
+interface ShadowRow {
+  readonly robot_pk: number;
+  readonly key: string;
+  readonly at: Date;
+  readonly ingested_at: Date;
+  readonly value: unknown;
+}
+
 /** Reads telemetry, newest values, events and gaps. */
 export class SqlTelemetryStore implements TelemetryReader {
   readonly #database: Queryable;
+  readonly #latest = this.#byRobot<LatestRow>(
+    `select robot_pk, stream, kind, recorded_at, ingested_at, body from latest_sample
+      where robot_pk = any($1::int8[]) order by stream`,
+  );
+  readonly #shadows = this.#byRobot<ShadowRow>(
+    'select robot_pk, key, at, ingested_at, value from robot_shadow where robot_pk = any($1::int8[]) order by key',
+  );
 
   constructor(database: Queryable) {
     this.#database = database;
   }
 
   async latest(robotPk: number): Promise<LatestSample[]> {
-    const rows = await this.#database.query<{
-      stream: string;
-      kind: StreamKind;
-      recorded_at: Date;
-      ingested_at: Date;
-      body: Uint8Array;
-    }>('select stream, kind, recorded_at, ingested_at, body from latest_sample where robot_pk = $1 order by stream', [
-      robotPk,
-    ]);
-    return rows.map((row) => ({
+    // Unpacked by each asker, so that a block that cannot be read fails nobody else.
+    return ((await this.#latest.read(robotPk)) ?? []).map((row) => ({
       stream: row.stream,
       kind: row.kind,
       recordedAt: ms(row.recorded_at),
@@ -62,11 +79,17 @@ export class SqlTelemetryStore implements TelemetryReader {
   }
 
   async shadow(robotPk: number): Promise<ShadowEntry[]> {
-    const rows = await this.#database.query<{ key: string; at: Date; ingested_at: Date; value: unknown }>(
-      'select key, at, ingested_at, value from robot_shadow where robot_pk = $1 order by key',
-      [robotPk],
-    );
-    return rows.map((row) => ({ key: row.key, at: ms(row.at), ingestedAt: ms(row.ingested_at), value: row.value }));
+    const rows = (await this.#shadows.read(robotPk)) ?? [];
+    return rows.map(({ key, at, ingested_at, value }) => ({ key, at: ms(at), ingestedAt: ms(ingested_at), value }));
+  }
+
+  /** Rows of robots, for whoever asks at the same time in one question. @param text Takes the robots as $1. */
+  #byRobot<Row extends { readonly robot_pk: number }>(text: string): Gathered<number, Row[]> {
+    return new Gathered(async (robotPks) => {
+      const found = new Map<number, Row[]>(robotPks.map((robotPk) => [robotPk, []]));
+      for (const row of await this.#database.query<Row>(text, [[...robotPks]])) found.get(row.robot_pk)?.push(row);
+      return found;
+    });
   }
 
   async *history(query: HistoryQuery): AsyncIterable<HistoryBlock> {
@@ -100,32 +123,34 @@ export class SqlTelemetryStore implements TelemetryReader {
    * bounded and partitions are skipped; the few longer ones have an index of their own.
    */
   async #page(query: HistoryQuery, fromMs: number, toMs: number, after: BlockRow | undefined): Promise<BlockRow[]> {
+    const parameters: unknown[] = [];
+    const given = (value: unknown, type: string): string => `$${parameters.push(value)}::${type}`;
+    const atMs = (value: number): string => `to_timestamp(${given(value, 'float8')} / 1000)`;
     const [past, order] = query.newestFirst ? ['<', 'desc'] : ['>', 'asc'];
     const columns = 'epoch, seq, recorded_at, ingested_at, boot_id, body';
-    const common = `robot_pk = $1 and ($2::text[] is null or kind = any($2::text[]))
-      and ($3::text[] is null or stream = any($3::text[]))
-      and recorded_at <= to_timestamp($5::float8 / 1000) and recorded_until >= to_timestamp($4::float8 / 1000)
-      and ($7::float8 is null or (recorded_at, epoch, seq) ${past} (to_timestamp($7::float8 / 1000), $8::text, $9::int8))`;
+    // Only what was asked for stands in the text: with "or it is null" the planner could not use an index for it.
+    const common = [
+      `robot_pk = ${given(query.robotPk, 'int8')}`,
+      ...(query.kinds ? [`kind = any(${given([...query.kinds], 'text[]')})`] : []),
+      ...(query.streams ? [`stream = any(${given([...query.streams], 'text[]')})`] : []),
+      `recorded_at <= ${atMs(toMs)}`,
+      `recorded_until >= ${atMs(fromMs)}`,
+      ...(after
+        ? [
+            `(recorded_at, epoch, seq) ${past} (${atMs(after.recorded_at.getTime())}, ${given(after.epoch, 'text')}, ${given(after.seq, 'int8')})`,
+          ]
+        : []),
+    ].join(' and ');
     const page = `order by recorded_at ${order}, epoch ${order}, seq ${order} limit ${PAGE_BLOCKS}`;
     const isLong = `(recorded_until - recorded_at) > interval '1 day'`;
     return await this.#database.query<BlockRow>(
       `select * from (
          (select ${columns} from telemetry_block
-           where ${common} and not ${isLong} and recorded_at >= to_timestamp($6::float8 / 1000) ${page})
+           where ${common} and not ${isLong} and recorded_at >= ${atMs(fromMs - DAY_MS)} ${page})
          union all
          (select ${columns} from telemetry_block where ${common} and ${isLong} ${page})
        ) as found ${page}`,
-      [
-        query.robotPk,
-        query.kinds ? [...query.kinds] : null,
-        query.streams ? [...query.streams] : null,
-        fromMs,
-        toMs,
-        fromMs - DAY_MS,
-        after ? after.recorded_at.getTime() : null,
-        after?.epoch ?? null,
-        after?.seq ?? null,
-      ],
+      parameters,
     );
   }
 
