@@ -56,8 +56,7 @@ export class SqlIngestStore implements IngestStore {
       );
       const known = await settleOrigins(tx, fresh, nowMs);
       const unknown = fresh.filter(({ record }) => !known.has(record));
-      await storeFresh(tx, unknown, nowMs, this.#onInvalidEvent);
-      await moveCursors(tx, lanes, nowMs);
+      await allOf([storeFresh(tx, unknown, nowMs, this.#onInvalidEvent), moveCursors(tx, lanes, nowMs)]);
       return lanes.map((lane) => outcome(lane, clashes, known));
     });
   }
@@ -206,6 +205,21 @@ async function compareWithStored(tx: Tx, lanes: readonly OpenLane[]): Promise<Se
   return clashes;
 }
 
+/** What PostgreSQL answers to whatever follows a statement that failed. */
+const TRANSACTION_ABORTED = '25P02';
+
+/**
+ * Statements that need nothing of each other, sent without waiting for the answers between them. All have ended when it
+ * returns: one that came late would find the transaction over.
+ *
+ * @throws what the first of them threw.
+ */
+async function allOf(statements: readonly Promise<void>[]): Promise<void> {
+  const ends = await Promise.allSettled(statements);
+  const errors = ends.flatMap((end) => (end.status === 'rejected' ? [end.reason as { code?: unknown }] : []));
+  if (errors.length > 0) throw errors.find(({ code }) => code !== TRANSACTION_ABORTED) ?? errors[0];
+}
+
 async function storeFresh(
   tx: Tx,
   fresh: readonly Placed<LaneRecord>[],
@@ -217,14 +231,7 @@ async function storeFresh(
       (entry): entry is typeof entry & { record: Extract<LaneRecord, { kind: K }> } => entry.record.kind === kind,
     );
   const telemetry = ofKind('telemetry');
-  await insertBlocks(tx, telemetry, nowMs);
-  await upsertLatest(tx, telemetry, nowMs);
-  await addEnergy(tx, telemetry, nowMs);
-  await storeTelemetryEvents(tx, telemetry, nowMs);
-  await insertEvents(tx, ofKind('event'), nowMs);
-  await storeLaneEvents(tx, ofKind('event'), nowMs, onInvalidEvent);
-  await upsertStates(tx, ofKind('state'), nowMs);
-  await insertGaps(tx, ofKind('gap'), nowMs);
+  const events = ofKind('event');
   const poison = ofKind('poison').map(({ robot, epoch, lane, record }) => ({
     robotPk: robot.robotPk,
     topic: '',
@@ -234,7 +241,17 @@ async function storeFresh(
     reason: record.reason,
     body: record.body,
   }));
-  await insertQuarantined(tx, poison, nowMs);
+  await allOf([
+    insertBlocks(tx, telemetry, nowMs),
+    upsertLatest(tx, telemetry, nowMs),
+    addEnergy(tx, telemetry, nowMs),
+    storeTelemetryEvents(tx, telemetry, nowMs),
+    insertEvents(tx, events, nowMs),
+    storeLaneEvents(tx, events, nowMs, onInvalidEvent),
+    upsertStates(tx, ofKind('state'), nowMs),
+    insertGaps(tx, ofKind('gap'), nowMs),
+    insertQuarantined(tx, poison, nowMs),
+  ]);
 }
 
 async function moveCursors(tx: Tx, lanes: readonly OpenLane[], nowMs: number): Promise<void> {
