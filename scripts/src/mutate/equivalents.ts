@@ -38,6 +38,12 @@ const EQUIVALENTS: readonly Equivalence[] = [
   },
   {
     file: 'evaluate.ts',
+    line: 'return rule ? latchTripped(stepSilence',
+    words: 'rule ? latchTripped(stepSilence(cause, rule, state.nowMs, po… → (latchTripped',
+    why: 'a state has a cause for each rule',
+  },
+  {
+    file: 'evaluate.ts',
     line: 'if (cause) pairs.push',
     words: 'cause → true',
     why: 'a state has a cause for each rule',

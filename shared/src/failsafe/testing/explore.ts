@@ -220,6 +220,12 @@ export function kindSets(): CauseRule[][] {
   return [...singles, ...pairs];
 }
 
+/** A pair of two measured kinds can have 200,000 states: for every test run there is one of them. */
+export const isLarge = (causes: readonly CauseRule[]): boolean =>
+  causes.length > 1 &&
+  causes.every((rule) => rule.monitored) &&
+  causes.some((rule) => rule.clearing === 'auto' || rule.optional === true);
+
 /** A seeded random walk over the whole table. [all step invariants, purity] */
 export function randomWalk(system: System, seed: number, events: number): Exploration & { readonly openings: number } {
   const policy = checkPolicy(CAUSE_RULES, 1, 1_000_000);
