@@ -8,6 +8,7 @@ import { FailsafeDispatcher } from '../src/failsafe/dispatcher.ts';
 import { InstructionLine } from '../src/failsafe/instruction-line.ts';
 import { PgFleetStore } from '../src/storage/fleet-store.ts';
 import { PgInstructionStore } from '../src/storage/instruction-store.ts';
+import { until } from '../src/testing/engines.ts';
 import { ScriptedBus, startHarness } from './api-harness.ts';
 
 const harness = await startHarness({ answerTimeoutMs: 100 });
@@ -245,8 +246,12 @@ t.test('a client that does not read is dropped, and its memory with it', async (
   t.equal(harness.api.streams.clientCount, 1, `dropped after ${sent} rounds`);
   slow.socket.resume();
   const [code] = await slow.closed;
-  t.ok(code === 1013 || code === 1006, `closed with ${code}`);
-  t.match((await call('GET', '/metrics')).text, /outrider_live_streams_dropped_total\{reason="slow"\} 1/);
+  // A machine that takes long to fill what may wait for it finds first that it does not answer pings either.
+  t.ok([1001, 1013, 1006].includes(code), `closed with ${code}`);
+  t.match(
+    (await call('GET', '/metrics')).text,
+    /outrider_live_streams_dropped_total\{reason="(slow|unresponsive)"\} 1/,
+  );
   events.close();
   await events.ended;
 });
@@ -317,7 +322,8 @@ t.test('a stop that nobody answered outlives the server', async (t) => {
   const answer = await call('POST', '/api/v1/robots/RB-4/failsafe/trigger', { token, body: { mode: 'geofence_lock' } });
   t.equal(answer.status, 503);
   const store = new PgFleetStore(harness.database, systemClock);
-  while ((await store.unansweredStops(10)).length === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+  const unanswered = async (): Promise<string[]> => (await store.unansweredStops(10)).map(({ robotId }) => robotId);
+  await until(async () => String(await unanswered()) === 'RB-4', 'its stop alone to be on record');
   const line = new ScriptedBus();
   line.answer = () => ({ done: true, latchId: 3 });
   const log = createLogger('test', 'silent');
@@ -327,10 +333,10 @@ t.test('a stop that nobody answered outlives the server', async (t) => {
   const restarted = new FailsafeDispatcher({ bus: line, line: signer, audit: store, store, clock: systemClock, log });
   const stop = new AbortController();
   const running = restarted.run(stop.signal);
-  while (restarted.pendingCount === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+  await until(() => restarted.pendingCount > 0, 'the stop to be taken up');
   line.appear({ tenantId: 'default', robotId: 'RB-4' });
   t.match(line.sent, [{ topic: 'outrider/v1/default.RB-4/down/command', trigger: { mode: 'geofence_lock' } }]);
-  while ((await store.unansweredStops(10)).length > 0) await new Promise((resolve) => setTimeout(resolve, 5));
+  await until(async () => (await unanswered()).length === 0, 'the answer to be on record');
   stop.abort();
   await running;
   bus.reply({ tenantId: 'default', robotId: 'RB-4' }, { commandId: line.sent[0]?.trigger.commandId ?? '', done: true });

@@ -221,7 +221,7 @@ t.test('commands wait for their robot, in order, until they expire', async (t) =
 t.test('a command that was sent and not confirmed is not called expired before the robot says so', async (t) => {
   await report('RB-5');
   bus.online.add('default.RB-5');
-  const id = String((await dispatch('RB-5', move({ expires_in_ms: 300 }))).json['command_id']);
+  const id = String((await dispatch('RB-5', move({ expires_in_ms: 1_500 }))).json['command_id']);
   await until(() => sentTo('RB-5').length === 1, 'the command');
   await until(() => sentTo('RB-5', 'cancel').length > 0, 'the question');
   t.match(sentTo('RB-5', 'cancel')[0], { counter: 0, cancel: { commandId: id, onlyUnbegun: true } });

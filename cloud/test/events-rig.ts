@@ -8,15 +8,27 @@ import type { NewEvent } from '../src/events/ports.ts';
 import { EventPublisher, type EventTransport } from '../src/events/publisher.ts';
 import type { Database } from '../src/storage/database.ts';
 import { SqlEventLog } from '../src/storage/event-store.ts';
+import { until } from '../src/testing/engines.ts';
 
 const logger = createLogger('test', 'silent');
+
+/** Notes when its feed has found the place from which its watchers are told. */
+class NotingLog extends SqlEventLog {
+  isFound = false;
+
+  override async head(): Promise<number> {
+    const head = await super.head();
+    this.isFound = true;
+    return head;
+  }
+}
 
 /** A feed and, when there is a transport, a publisher on a database: what one replica runs. */
 export function runEvents(
   database: Database,
   transport?: EventTransport,
-): { readonly feed: EventFeed; readonly log: SqlEventLog; stop(): Promise<void> } {
-  const log = new SqlEventLog(database);
+): { readonly feed: EventFeed; readonly log: SqlEventLog; listening(): Promise<void>; stop(): Promise<void> } {
+  const log = new NotingLog(database);
   const deps = { log, clock: systemClock, logger };
   const feed = new EventFeed(deps);
   const stop = new AbortController();
@@ -28,6 +40,8 @@ export function runEvents(
   return {
     feed,
     log,
+    /** Resolves when who has subscribed is told of whatever is committed from now on. */
+    listening: () => until(() => log.isFound, 'the feed to know its place'),
     async stop() {
       stop.abort();
       await Promise.all(running);

@@ -44,15 +44,7 @@ async function suite(t: Test, database: Database): Promise<void> {
     const events = runEvents(database, transport);
     const heard: BusEvent[] = [];
     events.feed.subscribe({ tenantId: 'default' }, (event) => heard.push(event));
-    await until(
-      () =>
-        events.log.head().then(
-          () => true,
-          () => false,
-        ),
-      'the feed',
-    );
-    await new Promise((resolve) => setTimeout(resolve, 300));
+    await events.listening();
     await t.rejects(
       database.transaction(async (tx) => {
         await insertBusEvents(tx, [recoveryOf('RB-1', 1)], clock.epochMs());
@@ -224,7 +216,7 @@ t.test('the event bus on PostgreSQL', { skip: noPostgres }, async (t) => {
     const [one, two] = [runEvents(database, a), runEvents(second, b)];
     const heard: string[] = [];
     two.feed.subscribe({ tenantId: 'default' }, (event) => heard.push(event.eventId));
-    await new Promise((resolve) => setTimeout(resolve, 300));
+    await two.listening();
     const write = async (from: number, to: number): Promise<void> => {
       for (let n = from; n < to; n += 1)
         await (n % 2 === 0 ? database : second).transaction((tx) =>

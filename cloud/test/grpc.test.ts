@@ -26,7 +26,7 @@ const probes = grpc.health.v1;
 const CHECK = methodOf('grpc.health.v1.Health', 'Check', probes.HealthCheckRequest, probes.HealthCheckResponse);
 const WATCH_PROBE = methodOf('grpc.health.v1.Health', 'Watch', probes.HealthCheckRequest, probes.HealthCheckResponse);
 
-const rig = await startGrpcRig({ answerTimeoutMs: 200, recoverTimeoutMs: 500 });
+const rig = await startGrpcRig({ answerTimeoutMs: 20_000, recoverTimeoutMs: 20_000 });
 t.teardown(() => rig.close());
 const token = await rig.token('default');
 const foreignToken = await rig.token('other');
@@ -58,7 +58,7 @@ t.test('nobody gets past the handshake without a certificate of the installation
     ['no certificate', undefined],
     ['a certificate of another authority', foreign],
   ] as const) {
-    const { error } = await rig.caller(pair).call(HEALTH, { robot_id: 'RB-1' }, { deadlineMs: 3_000 });
+    const { error } = await rig.caller(pair).call(HEALTH, { robot_id: 'RB-1' }, { deadlineMs: 30_000 });
     t.equal(error?.code, status.UNAVAILABLE, name);
   }
   const unrecorded = rig.caller(await rig.certified('service:default:planner'));
@@ -226,13 +226,11 @@ t.test('a robot is stopped and recovered, with the robot’s own answer', async 
 t.test('a deadline ends a call, and a caller may cancel a stream', async (t) => {
   rig.bus.online.add('default.RB-1');
   rig.bus.answer = () => undefined;
-  const late = await service.call(TRIGGER, { robot_id: 'RB-1', mode: 'geofence_lock' }, { deadlineMs: 50 });
+  const late = await service.call(TRIGGER, { robot_id: 'RB-1', mode: 'geofence_lock' }, { deadlineMs: 1_000 });
   t.equal(late.error?.code, status.DEADLINE_EXCEEDED);
-  t.ok(
-    rig.bus.sent.some(({ trigger }) => trigger.mode === 'geofence_lock'),
-    'the stop went out all the same',
-  );
-  const watched = await drain(service.watch(WATCH, { robot_id: 'RB-1' }, 300));
+  await until(() => rig.bus.sent.some(({ trigger }) => trigger.mode === 'geofence_lock'));
+  t.pass('the stop went out all the same');
+  const watched = await drain(service.watch(WATCH, { robot_id: 'RB-1' }, 2_500));
   t.equal(watched.error?.code, status.DEADLINE_EXCEEDED);
   t.equal(watched.replies.length, 1, 'the report now, and no other while nothing changes');
 
@@ -387,7 +385,7 @@ async function streamCount(method: string): Promise<number> {
 const closed = (socket: Socket): Promise<unknown> => new Promise((resolve) => socket.once('close', resolve));
 
 async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
-  const deadlineMs = systemClock.monotonicMs() + 10_000;
+  const deadlineMs = systemClock.monotonicMs() + 60_000;
   while (!(await condition())) {
     if (systemClock.monotonicMs() > deadlineMs) throw new Error('the condition did not come true');
     await new Promise((resolve) => setTimeout(resolve, 10));

@@ -307,12 +307,15 @@ export async function ingestSuite(t: Test, rig: SuiteRig): Promise<void> {
     ]);
     await edge.send(epoch, LANE_EVENT, [eventRecord(1, event)]);
     await until(
-      () => ['presence', 'event', 'telemetry'].every((type) => updates.some((update) => update.type === type)),
+      () =>
+        ['presence', 'event', 'telemetry'].every((type) =>
+          updates.some((update) => update.type === type && (update.type !== 'telemetry' || update.stream === '/live')),
+        ),
       'all kinds of updates',
     );
     for (const stop of stops) stop();
     t.match(
-      updates.find((update) => update.type === 'telemetry'),
+      updates.find((update) => update.type === 'telemetry' && update.stream === '/live'),
       { robotId: 'RB-1', stream: '/live', sampleCount: 20, sample: { values: [79, -0] } },
     );
     t.match(

@@ -25,7 +25,7 @@ export const robotHealthService = (core: Core, calls: Calls): Methods => ({
       // The next look waits until the caller has taken the last report: a slow one gets fewer, never a queue.
       while (!context.signal.aborted) {
         const report = await read(core, await context.principal(), robot_id);
-        const text = JSON.stringify({ ...report, updated_at: '' });
+        const text = sameness(report);
         if (text !== last) await send(report);
         last = text;
         await pause(LOOK_MS, context.signal);
@@ -34,6 +34,14 @@ export const robotHealthService = (core: Core, calls: Calls): Methods => ({
     },
   ),
 });
+
+/** The same text for reports that say the same: how old the newest data is grows by itself and is no news. */
+const sameness = (report: Report): string =>
+  JSON.stringify({
+    ...report,
+    updated_at: '',
+    reasons: report.reasons?.map((reason) => reason.replace(/\d+ s\b/, '')),
+  });
 
 async function read(core: Core, principal: Principal, robotId: string): Promise<Report> {
   const robot = await core.robots.read(principal, robotId);

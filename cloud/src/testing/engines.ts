@@ -30,7 +30,7 @@ export const requiresAll = process.env['OUTRIDER_REQUIRE_ALL'] === '1';
 export async function until(
   condition: () => boolean | Promise<boolean>,
   what: string,
-  timeoutMs = 20_000,
+  timeoutMs = 60_000,
 ): Promise<void> {
   const end = Date.now() + timeoutMs;
   while (!(await condition())) {
