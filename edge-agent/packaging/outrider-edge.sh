@@ -9,4 +9,8 @@ case "${1-}" in
     fi
     ;;
 esac
-exec /usr/lib/outrider-edge/bin/node /usr/lib/outrider-edge/node_modules/@outrider/edge-agent/dist/src/cli.js "$@"
+flags=
+# As the agent starts its guard: in real time V8's helper threads would not get a turn on a single processor.
+if [ "${1-}" = guard ]; then flags='--optimize-for-size --single-threaded-gc'; fi
+# shellcheck disable=SC2086 # each word is a flag
+exec /usr/lib/outrider-edge/bin/node $flags /usr/lib/outrider-edge/node_modules/@outrider/edge-agent/dist/src/cli.js "$@"

@@ -12,9 +12,10 @@ const RESPAWN_MS_MAX = 10_000;
 const SETTLED_MS = 5000;
 /**
  * Keeps garbage to a megabyte at a time: 15 MB less memory, and collections that end before anybody notices. So little
- * is not worth waking four helpers for.
+ * is not worth waking four helpers for. In real time they would even stand still on a single processor, because the
+ * main thread asks for their results again and again and never gives way to them.
  */
-const GUARD_FLAGS = ['--optimize-for-size', '--single-threaded-gc'];
+export const GUARD_FLAGS = ['--optimize-for-size', '--single-threaded-gc'];
 
 /** Starts guard processes, one at a time and not too often. */
 export class GuardProcess {
