@@ -13,7 +13,7 @@ import { GuardRig, rigProblem } from './guard-rig.ts';
 import { openOutbox, readLane } from './outbox-rig.ts';
 
 const PROGRAM = resolve(import.meta.dirname, '../../bin/outrider-edge.js');
-const LIMIT_MS = 30_000;
+const LIMIT_MS = 60_000;
 
 /** Waits until something can be seen. @throws after LIMIT_MS, with what was seen last. */
 async function seen<T>(what: string, look: () => Promise<T | undefined>): Promise<T> {

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import type { AgentStatus } from '../src/local-api/status.ts';
-import { rigProblem } from './guard-rig.ts';
+import { precede, rigProblem } from './guard-rig.ts';
 import { exited, until } from './uplink-rig.ts';
 
 const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
@@ -40,6 +40,7 @@ t.test(
     const state = join(disk ?? '', 'state');
     mkdirSync(state);
     const mcu = spawn(FIRMWARE, ['--link', join(home, 'tty')], { stdio: ['pipe', 'ignore', 'inherit'] });
+    precede(mcu.pid);
     t.teardown(async () => {
       mcu.kill('SIGKILL');
       await exited(mcu);

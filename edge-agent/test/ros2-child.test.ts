@@ -18,7 +18,7 @@ import { type StubFaults, type StubScenario, writeStub } from './ros2-stub.ts';
 const JOINTS = ros2TopicSchema.parse({ topic: '/joint_states', type: 'sensor_msgs/msg/JointState', rate_hz: 50 });
 const IMU = ros2TopicSchema.parse({ topic: '/imu', type: 'sensor_msgs/Imu', stream: 'body_imu', qos: 'default' });
 const CHILD_FILE = fileURLToPath(new URL('../src/sources/ros2-child.js', import.meta.url));
-const WAIT_MS = 20_000;
+const WAIT_MS = 60_000;
 
 /** A JointState as a little-endian writer makes it: one joint `a` at 1.5 rad, one velocity -0. */
 const JOINT_STATE = Buffer.from(

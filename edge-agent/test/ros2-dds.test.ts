@@ -10,7 +10,7 @@ import type { RosTypeName } from '../src/sources/ros-messages.ts';
 import { StreamDecoder } from '../src/sources/stream-decoder.ts';
 import { buildDdsPeer, ddsPeerReady, missingDdsTools, spawnDdsPeer } from './dds-peer.ts';
 
-const WAIT_MS = 30_000;
+const WAIT_MS = 60_000;
 
 interface JointStateValues {
   readonly names: readonly string[];

@@ -434,7 +434,7 @@ export function exited(child: ChildProcess): Promise<number | null> {
 export async function until(
   what: string,
   isTrue: () => boolean | Promise<boolean>,
-  patienceMs = 30_000,
+  patienceMs = 60_000,
 ): Promise<void> {
   for (const end = Date.now() + patienceMs; Date.now() < end; ) {
     if (await isTrue()) return;

@@ -1,4 +1,4 @@
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -24,6 +24,12 @@ interface McuEvent {
   readonly problem?: string;
 }
 
+/** A microcontroller has a processor of its own: its stand-in takes precedence on this one, where that is allowed. */
+function precede(pid: number | undefined): void {
+  // Nice counts only among the processes of one session where the kernel groups them, so it has to be real time.
+  if (pid !== undefined) spawnSync('chrt', ['--fifo', '--pid', '10', String(pid)], { stdio: 'ignore' });
+}
+
 /** The real firmware program, and what it says on standard output. */
 export class McuProcess {
   readonly path: string;
@@ -40,6 +46,7 @@ export class McuProcess {
 
   static async start(...options: readonly string[]): Promise<McuProcess> {
     const child = spawn(OUTRIDER_MCU, options, { stdio: ['pipe', 'pipe', 'inherit'] });
+    precede(child.pid);
     const lines = createInterface({ input: child.stdout });
     const [first] = (await once(lines, 'line')) as [string];
     const ready = JSON.parse(first) as McuEvent;

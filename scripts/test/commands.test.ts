@@ -49,7 +49,7 @@ const say = async (rig: Rig, method: string, path: string, body?: unknown) => {
 const move = (positionRad: number, more: object = {}, joint: object = {}) => ({
   command: 'set_joint_positions',
   parameters: { joints: [{ name: JOINT, position_rad: positionRad, velocity_max_radps: 1.5, ...joint }] },
-  timeout_ms: 20_000,
+  timeout_ms: 60_000,
   ...more,
 });
 const read = (rig: Rig, id: string) => rig.cloud.client.get<CommandView>(`${COMMANDS}/${id}`);
@@ -72,15 +72,21 @@ async function measured(rig: Rig): Promise<number> {
   return joints?.values['position']?.[joints.names.indexOf(JOINT)] ?? Number.NaN;
 }
 
-interface Failsafe {
-  readonly phase: string;
-}
+/** What the control plane knows of the robot. */
+const known = (rig: Rig) =>
+  rig.cloud.client.get<{ failsafe: { phase: string } | null; liveness: { presence: string | null } }>(
+    `/api/v1/robots/${ROBOT}/health`,
+  );
 
+/** Lets a robot that is stopped move again. */
 async function recover(rig: Rig): Promise<void> {
+  // What is read before the stop was told would be taken for the recovery.
+  await rig.stack.until('the stop to be known', async () => {
+    const { failsafe } = await known(rig);
+    return failsafe !== null && failsafe.phase !== 'ARMED';
+  });
   await rig.stack.until('a recovery', async () => {
-    const { failsafe } = await rig.cloud.client.get<{ failsafe: Failsafe | null }>(`/api/v1/robots/${ROBOT}/health`);
-    if (!failsafe) return false;
-    if (failsafe.phase === 'ARMED') return true;
+    if ((await known(rig)).failsafe?.phase === 'ARMED') return true;
     // At the robot: a mechanical lock is not let go from afar.
     await rig.stack.edgeCommand('failsafe', 'recover', '--config', rig.robot.configFile).catch(() => '');
     return false;
@@ -139,7 +145,7 @@ t.test('commands go from the API to the joints of a robot and back', async (t) =
   t.match(refused, { status: 'rejected', detail: /at most 1 rad/ });
 
   // Called off on the way.
-  const slow = await say(rig, 'POST', COMMANDS, move(-0.9, {}, { velocity_max_radps: 0.1 }));
+  const slow = await say(rig, 'POST', COMMANDS, move(-0.9, {}, { velocity_max_radps: 0.02 }));
   await reaches(rig, slow.json.command_id, ['executing']);
   const cancelled = await say(rig, 'DELETE', `${COMMANDS}/${slow.json.command_id}`);
   t.ok(cancelled.status === 200 || cancelled.status === 202, 'done, or on its way on a busy machine');
@@ -150,7 +156,7 @@ t.test('commands go from the API to the joints of a robot and back', async (t) =
   t.ok((await measured(rig)) > 0, 'it went no further');
 
   // A stop on the way.
-  const doomed = await say(rig, 'POST', COMMANDS, move(-0.9, {}, { velocity_max_radps: 0.1 }));
+  const doomed = await say(rig, 'POST', COMMANDS, move(-0.9, {}, { velocity_max_radps: 0.02 }));
   await reaches(rig, doomed.json.command_id, ['executing']);
   const stop = await say(rig, 'POST', `/api/v1/robots/${ROBOT}/failsafe/trigger`, { mode: 'mechanical_lock' });
   t.equal(stop.status, 200, JSON.stringify(stop.json));
@@ -159,7 +165,7 @@ t.test('commands go from the API to the joints of a robot and back', async (t) =
 
   // An agent that is killed over a command: nobody says that it was done, and it is not done again.
   await recover(rig);
-  const orphan = await say(rig, 'POST', COMMANDS, move(-0.9, {}, { velocity_max_radps: 0.1 }));
+  const orphan = await say(rig, 'POST', COMMANDS, move(-0.9, {}, { velocity_max_radps: 0.02 }));
   await reaches(rig, orphan.json.command_id, ['executing']);
   const pid = robot.edge.pid ?? 0;
   process.kill(pid, 'SIGKILL');
@@ -171,6 +177,7 @@ t.test('commands go from the API to the joints of a robot and back', async (t) =
   // A robot that is away: kept until it expires, or refused when asked so.
   await recover(rig);
   await robot.edge.stop();
+  await stack.until('its absence to be known', async () => (await known(rig)).liveness.presence !== 'ONLINE');
   const impatient = await say(rig, 'POST', COMMANDS, move(0.1, { require_online: true }));
   t.match(impatient, { status: 503, json: { error: { code: 'UNAVAILABLE' } } });
   const late = await say(rig, 'POST', COMMANDS, move(0.1, { expires_in_ms: 700 }));

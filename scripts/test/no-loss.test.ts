@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { pause } from '@outrider/shared/service';
 import t, { type Test } from 'tap';
 import type { SupervisedChild } from '../src/child.ts';
@@ -57,6 +57,10 @@ for (const engine of ENGINES) {
         killed[victim] = (killed[victim] ?? 0) + 1;
       }
       t.comment(`seed ${SEED}: killed ${JSON.stringify(killed)}`);
+      // The rest at once, by an agent that reads its configuration anew.
+      writeFileSync(robot.configFile, readFileSync(robot.configFile, 'utf8').replace('speed: 2', 'speed: 0'));
+      const agent = livePid(robot.edge.pid);
+      if (agent !== undefined) process.kill(agent, 'SIGKILL');
       await sameInCloud(t, stack, cloud, 'killed-1', expected);
     },
   );
@@ -72,7 +76,7 @@ t.test(
     const { stack, end } = openStack(() => undefined);
     t.teardown(end);
     const cloud = await stack.startCloud({ httpPort: 0 });
-    const speed = 120;
+    const speed = 240;
     const rows = readFileSync(log.file, 'utf8').trim().split('\n').slice(1);
     const joints = [0, 1, 2, 3, 4, 5];
     const robot = await stack.startRobot(cloud, {

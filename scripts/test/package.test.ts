@@ -30,8 +30,8 @@ const DIALOUT = 20;
 const JOINTS = ['hip', 'knee', 'ankle'];
 /** TimeoutStopSec of the agent's unit. */
 const STOP_PATIENCE_MS = 10_000;
-const ROW_MS = 5;
-/** Longer than the agent runs before the last installation, which is sent the rest at once. */
+const ROW_MS = 20;
+/** Four minutes: longer than the agent runs before the last installation, which is sent the rest at once. */
 const ROWS = 12_000;
 const mustRun = process.env['OUTRIDER_REQUIRE_ALL'] === '1';
 const skip = cleanRootSkip();
