@@ -4,7 +4,7 @@ import type { Command } from '../src/command/command.ts';
 import { until } from '../src/testing/engines.ts';
 import { describeRobot, type SentInstruction, startHarness } from './api-harness.ts';
 
-t.setTimeout(180_000);
+t.setTimeout(590_000);
 
 const harness = await startHarness();
 const { call, bus, database, api } = harness;

@@ -6,7 +6,7 @@ import type { AuditEntry } from '../src/fleet/ports.ts';
 import { noPostgres, startPostgres, until } from '../src/testing/engines.ts';
 import { describeRobot, startHarness } from './api-harness.ts';
 
-t.setTimeout(180_000);
+t.setTimeout(590_000);
 
 const ROBOTS = 40;
 

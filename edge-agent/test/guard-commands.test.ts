@@ -3,7 +3,7 @@ import t from 'tap';
 import type { CommandOutcome, ExecuteRequest } from '../src/guard/guard-link.ts';
 import { GuardRig, rigProblem, until } from './guard-rig.ts';
 
-t.setTimeout(120_000);
+t.setTimeout(590_000);
 
 /** A guard on the real firmware that is armed, and where its joints were last measured. */
 async function armed(t: { teardown(fn: () => Promise<void>): unknown }, failsafe: object = {}) {

@@ -9,7 +9,7 @@ import { loadGuardConfig } from '../src/guard/guard-config.ts';
 import { GuardLink, type GuardStatus } from '../src/guard/guard-link.ts';
 import { GuardRig, rigProblem, until } from './guard-rig.ts';
 
-t.setTimeout(170_000);
+t.setTimeout(590_000);
 
 async function rigFor(t: Test, options: Parameters<typeof GuardRig.start>[0] = {}): Promise<GuardRig> {
   const rig = await GuardRig.start(options);

@@ -9,7 +9,7 @@ import { openGpio } from '../src/gpio.ts';
 import type { EstopState, GpioDriver } from '../src/gpio-port.ts';
 import { SimulatedGpio } from '../src/gpio-simulated.ts';
 
-t.setTimeout(60_000);
+t.setTimeout(590_000);
 
 /** Until the condition holds. */
 async function until(condition: () => boolean): Promise<void> {

@@ -9,7 +9,7 @@ import { CAPABILITIES, MCU_FLAGS, type McuStatus } from '../src/messages.ts';
 import { openSerialPort } from '../src/serial-port.ts';
 import { Host, McuProcess, OUTRIDER_MCU, PATIENCE_MS } from './mcu-process.ts';
 
-t.setTimeout(6 * PATIENCE_MS);
+t.setTimeout(29 * PATIENCE_MS);
 
 const nextSample = (link: McuLink, stream: string, accept: (sample: Sample) => boolean = () => true): Promise<Sample> =>
   new Promise((resolve) => {
