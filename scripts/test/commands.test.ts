@@ -191,7 +191,7 @@ t.test('commands go from the API to the joints of a robot and back', async (t) =
   const impatient = await say(rig, 'POST', COMMANDS, move(0.1, { require_online: true }));
   t.match(impatient, { status: 503, json: { error: { code: 'UNAVAILABLE' } } });
   const late = await say(rig, 'POST', COMMANDS, move(0.1, { expires_in_ms: 700 }));
-  t.match(late, { status: 202, json: { status: 'accepted' } });
+  t.match(late, { status: 202, json: { status: 'accepted' } }, JSON.stringify(late.json));
   const unsent = await say(rig, 'POST', COMMANDS, move(0.1));
   t.match(await say(rig, 'DELETE', `${COMMANDS}/${unsent.json.command_id}`), {
     status: 200,
