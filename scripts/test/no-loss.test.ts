@@ -31,7 +31,7 @@ for (const engine of ENGINES) {
     `${KILLS} kills of agent, guard and cloud lose and double nothing: ${engine.name}`,
     {
       skip: engine.skip || bag.skip,
-      timeout: 300_000,
+      timeout: 500_000,
     },
     async (t) => {
       const { stack, stateDir, end } = openStack(() => undefined);
@@ -70,7 +70,7 @@ t.test(
   'a control plane that is away for ten minutes of recording misses nothing',
   {
     skip: log.skip,
-    timeout: 240_000,
+    timeout: 400_000,
   },
   async (t) => {
     const { stack, end } = openStack(() => undefined);
