@@ -51,7 +51,7 @@ const EQUIVALENTS: readonly Equivalence[] = [
   {
     file: 'evaluate.ts',
     line: 'if (!state.causes.some((cause, i) => isOver',
-    words: '!state.causes.some((cause, i) => isOver(cause, policy.rules[i… → false',
+    words: '!state.causes.some((cause, i) => isOver(cause, policy.rules[… → false',
     why: 'it saves a copy that would be equal',
   },
   {

@@ -317,6 +317,8 @@ t.test('the way back ends when the robot has been inside for exactly the dwell',
   const fence = checkPolicy([ruleOf('geofence_lock')], 10, 1000);
   const walk = armedWalk(REAL_SYSTEM, fence);
   const { nowMs } = walk.state;
+  const once = walk.step({ kind: 'readings', atMs: nowMs, readings: [reading('geofence_lock', 'bad')] });
+  t.match(once, { gateOpen: true, inwardOnly: false }, 'one position outside does not make it one that returns');
   walk.state = { ...walk.state, returning: true };
   const inside = (atMs: number): boolean =>
     walk.step({ kind: 'readings', atMs, readings: [reading('geofence_lock', 'clear')] }).inwardOnly;
