@@ -7,6 +7,7 @@ import t, { type Test } from 'tap';
 import { EXIT_OTHER_GUARD } from '../src/guard/guard.ts';
 import { loadGuardConfig } from '../src/guard/guard-config.ts';
 import { GuardLink, type GuardStatus } from '../src/guard/guard-link.ts';
+import { GUARD_FLAGS } from '../src/guard/guard-process.ts';
 import { GuardRig, rigProblem, until } from './guard-rig.ts';
 
 t.setTimeout(590_000);
@@ -22,6 +23,11 @@ const exitOf = (child: ChildProcess): Promise<number | null> =>
 
 const latched = (causes: readonly { cause?: string | null }[] | null | undefined): string[] =>
   (causes ?? []).map(({ cause }) => cause ?? '');
+
+t.test('the package starts a guard with the flags that an agent does', async (t) => {
+  const launcher = readFileSync(join(import.meta.dirname, '../../packaging/outrider-edge.sh'), 'utf8');
+  t.match(launcher, `guard) flags='${GUARD_FLAGS.join(' ')}'`);
+});
 
 t.test('a guard on the real firmware', { skip: rigProblem ?? false }, async (t) => {
   t.test('boots closed, recovers into motion, overheats, stops, refuses, and recovers when cool', async (t) => {

@@ -135,6 +135,22 @@ export class McuLink {
     return this.#mapper !== undefined && !this.#closed;
   }
 
+  get framesOk(): number {
+    return this.#parser.stats.framesOk;
+  }
+
+  /** Frames that were damaged on the way. */
+  get framesBad(): number {
+    const { crcBad, cobsBad } = this.#parser.stats;
+    return crcBad + cobsBad + this.#malformed;
+  }
+
+  /** Round trip of the last answered heartbeat; NaN before the first. [ms] */
+  get rttMs(): number {
+    return this.#rttMs;
+  }
+
+  /** All at once, for people; what is asked hundreds of times a second has a property of its own. */
   get stats(): LinkStats {
     return {
       ...this.#parser.stats,

@@ -32,6 +32,15 @@ const command = new Command('npm run bench --')
   )
   .option('--pairs <n>', 'how many times each side is measured, 1 to 100', pairsOf, PAIRS_DEFAULT)
   .option('--list', 'name the rows and end')
+  .addHelpText(
+    'after',
+    `
+Examples:
+  npm run bench -- --list
+  npm run bench -- --only 'durable commit of 100'   one row alone
+  npm run bench -- --only 'agent + guard' --pairs 3
+  npm run bench                                     all, and docs/benchmarks.md`,
+  )
   .showHelpAfterError();
 const options = command.parse().opts<{ only?: string; pairs: number; list?: boolean }>();
 const wanted = options.only === undefined ? PLANS : PLANS.filter(({ name }) => matches(name, options.only as string));
@@ -89,6 +98,8 @@ Written by \`npm run bench\`. Each row is held against a limit or a peer measure
 ratio is ours over theirs, the median of the pairs with the lowest and the highest. Absolute figures are only good for
 this machine and this run; the ratios are what to trust. "Loaded": meanwhile one process commits to SQLite and another
 publishes through an MQTT broker, both without a pause, and the samples of each pair are taken one side after the other.
+The evaluator, the agent and the guard run with the flags that the package starts them with. The bare insert loop
+writes the columns that the outbox has, the time of writing by default as there.
 
 Machine: ${machine()}. Date: ${toIso(systemClock.epochMs()).slice(0, 10)}.
 

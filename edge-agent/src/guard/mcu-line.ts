@@ -53,7 +53,6 @@ export class McuLine implements Service, MotionPort {
 
   view(nowMs: number): McuView {
     const isSilent = this.#lastFrameMs !== undefined && nowMs - this.#lastFrameMs > this.#options.silentMs;
-    const stats = this.#link?.stats;
     return {
       state: isSilent ? 'SILENT' : this.#state,
       lastFrameMs: this.#lastFrameMs,
@@ -61,9 +60,9 @@ export class McuLine implements Service, MotionPort {
       hasArmed: this.#hasArmed,
       isHoldWanted: this.#isHeld,
       isEstopPressed: this.#isEstopPressed,
-      framesOk: this.#framesOk + (stats?.framesOk ?? 0),
-      framesBad: this.#framesBad + badFrames(stats),
-      heartbeatRttMs: stats?.rttMs ?? this.#rttMs,
+      framesOk: this.#framesOk + (this.#link?.framesOk ?? 0),
+      framesBad: this.#framesBad + (this.#link?.framesBad ?? 0),
+      heartbeatRttMs: this.#link?.rttMs ?? this.#rttMs,
     };
   }
 
@@ -164,9 +163,9 @@ export class McuLine implements Service, MotionPort {
       if (error) throw error;
       if (!signal.aborted) throw new Error('the serial port was closed');
     } finally {
-      this.#framesOk += link.stats.framesOk;
-      this.#framesBad += badFrames(link.stats);
-      this.#rttMs = link.stats.rttMs;
+      this.#framesOk += link.framesOk;
+      this.#framesBad += link.framesBad;
+      this.#rttMs = link.rttMs;
       this.#link = undefined;
       link.close();
     }
@@ -210,6 +209,3 @@ export class McuLine implements Service, MotionPort {
 }
 
 const NOT_CONNECTED: CommandOutcome = { kind: 'failed', reason: 'not_connected' };
-
-const badFrames = (stats: McuLink['stats'] | undefined): number =>
-  stats ? stats.crcBad + stats.cobsBad + stats.malformed : 0;

@@ -19,8 +19,8 @@ export interface ThinnableRow extends StoredRow {
 /** The statements of a lane's table. */
 export interface LaneStatements {
   readonly insert: Statement<[number, number, number, string, number, number, number, number, Uint8Array]>;
-  readonly append: Statement<unknown[]>;
-  readonly appendMany: Statement<unknown[]>;
+  readonly append: Statement<[{ readonly boot_id: string }, unknown[]]>;
+  readonly appendMany: Statement<[{ readonly boot_id: string }, unknown[]]>;
   readonly after: Statement<[number], StoredRow>;
   readonly before: Statement<[number], StoredRow>;
   readonly victims: Statement<[number, number], Victim>;
@@ -38,7 +38,8 @@ export interface LaneStatements {
 export function prepareLane(db: Db, lane: LaneName): LaneStatements {
   const columns = 'seq_to, crc, boot_id, kind, samples, from_ms, to_ms, thinned, body';
   const totals = 'COUNT(*) AS records, SUM(LENGTH(body)) AS bytes, SUM(samples) AS samples';
-  const values = '(0, ?, ?, ?, ?, ?, ?, ?, ?)';
+  // Bound once for all rows of a statement; the rest row by row.
+  const values = '(0, ?, @boot_id, ?, ?, ?, ?, ?, ?)';
   const many = Array.from({ length: ROWS_PER_INSERT }, () => values).join(', ');
   return {
     insert: db.prepare(`INSERT INTO ${lane} (seq, ${columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, ?)`),

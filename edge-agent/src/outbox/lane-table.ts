@@ -1,6 +1,5 @@
 import { outrider } from '@outrider/shared/messages';
 import { bodyCrc } from '@outrider/shared/protocol/codec';
-import type { Statement } from 'better-sqlite3';
 import { Database, type Db, type Meta } from './database.ts';
 import { type LaneStatements, prepareLane, ROWS_PER_INSERT, type ThinnableRow } from './lane-statements.ts';
 import { Origins } from './origins.ts';
@@ -361,7 +360,7 @@ export class LaneTable {
   }
 
   #insertRows(
-    statement: Statement<unknown[]>,
+    statement: LaneStatements['append'],
     records: readonly NewRecord[],
     from: number,
     count: number,
@@ -376,11 +375,11 @@ export class LaneTable {
       // The counter of AUTOINCREMENT gives the row after the highest; if its damage gives another, the CRC tells.
       const seq = this.#maxRow + 1 + i - from;
       const row = { seq, seq_to: 0, kind, samples: inside, from_ms: fromMs, to_ms: toMs, boot_id: bootId, thinned };
-      values.push(rowCrc(row, record.crc), bootId, kind, inside, fromMs, toMs, thinned, body);
+      values.push(rowCrc(row, record.crc), kind, inside, fromMs, toMs, thinned, body);
       bytes += body.length;
       samples += inside;
     }
-    this.#maxRow = Number(statement.run(values).lastInsertRowid);
+    this.#maxRow = Number(statement.run({ boot_id: bootId }, values).lastInsertRowid);
     this.#count(count, bytes, samples);
   }
 

@@ -3,6 +3,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
+import { GUARD_FLAGS } from '@outrider/edge-agent/guard/guard-process';
 import { underLoad } from './load.ts';
 import { type BenchContext, format, quantile, type Row, type RowPlan, RowSkipped, spreadOf } from './measure.ts';
 import { needFifo } from './native.ts';
@@ -64,7 +65,7 @@ async function lateness({ directory, pairs, say }: BenchContext, policy: Policy)
 }
 
 async function evaluator(policy: Policy, config: string): Promise<number[]> {
-  const node = [process.execPath, CHILD, config, String(LOOPS)];
+  const node = [process.execPath, ...GUARD_FLAGS, CHILD, config, String(LOOPS)];
   const [command = '', ...args] = policy === 'fifo' ? ['chrt', '--fifo', PRIORITY, ...node] : node;
   const { stdout } = await run(command, args, { maxBuffer: OUTPUT_BYTES_MAX });
   return JSON.parse(stdout) as number[];

@@ -103,9 +103,9 @@ async function insertRate({ directory, pairs }: BenchContext): Promise<Row> {
   bare.pragma('journal_mode = WAL');
   bare.pragma('synchronous = FULL');
   bare.exec(`create table record (seq integer primary key autoincrement, seq_to int, crc int, boot text, kind int,
-    samples int, from_ms real, to_ms real, body blob)`);
+    samples int, from_ms real, to_ms real, written_ms real default (unixepoch('subsec') * 1000), thinned int, body blob)`);
   const insert = bare.prepare(
-    'insert into record (seq_to, crc, boot, kind, samples, from_ms, to_ms, body) values (?, ?, ?, ?, ?, ?, ?, ?)',
+    'insert into record (seq_to, crc, boot, kind, samples, from_ms, to_ms, thinned, body) values (?, ?, ?, ?, ?, ?, ?, ?, ?)',
   );
   const { crc, kind, body, fromMs, toMs } = eventRecord(event(payload));
   const transactions = 40;
@@ -125,7 +125,7 @@ async function insertRate({ directory, pairs }: BenchContext): Promise<Row> {
         await wallMs(() => {
           for (let i = 0; i < transactions; i += 1)
             bare.transaction(() => {
-              for (let row = 0; row < rows; row += 1) insert.run(0, crc, 'bench', kind, 1, fromMs, toMs, body);
+              for (let row = 0; row < rows; row += 1) insert.run(0, crc, 'bench', kind, 1, fromMs, toMs, 0, body);
             })();
         }),
       ),

@@ -12,6 +12,8 @@ import { RowSkipped } from './measure.ts';
 
 const FIRMWARE = join(repositoryRoot, 'firmware-bridge/firmware/build/outrider-mcu');
 const EDGE = join(repositoryRoot, 'edge-agent/bin/outrider-edge.js');
+/** What the package's launcher sets; the flags of Node that it gives are those that `outrider-edge.js` sets. */
+const LAUNCHER_ENV = { MALLOC_ARENA_MAX: '1' };
 const POLL_MS = 5;
 const never = new AbortController().signal;
 
@@ -77,6 +79,7 @@ export class BenchRobot {
     await commissionLatchStore(join(this.home, 'state', 'latches'));
     this.#agent = spawn(process.execPath, [EDGE, 'run', '--config', join(this.home, 'edge.yaml')], {
       stdio: ['ignore', 'ignore', 'inherit'],
+      env: { ...process.env, ...LAUNCHER_ENV },
     });
   }
 

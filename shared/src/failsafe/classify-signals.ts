@@ -179,7 +179,7 @@ function classifyJoints(signals: Signals, limits: SignalLimits): Reading | undef
     const limit = name === undefined ? undefined : limits.joints[name];
     if (!limit && !signals.isOwn) continue;
     isRelevant = true;
-    addJoint(worst, name ?? `joint ${i}`, signals.positionRad[i], signals.velocityRadps[i], limit, limits);
+    addJoint(worst, name ?? `joint ${i}`, signals, i, limit, limits);
     addLoad(worst, name ?? `joint ${i}`, signals, i, limit, limits);
   }
   if (!isRelevant) return undefined;
@@ -190,11 +190,13 @@ function classifyJoints(signals: Signals, limits: SignalLimits): Reading | undef
 function addJoint(
   worst: Worst,
   name: string,
-  positionRad: number | undefined,
-  velocityRadps: number | undefined,
+  signals: Signals,
+  i: number,
   limit: JointLimits | undefined,
   limits: SignalLimits,
 ): void {
+  const positionRad = signals.positionRad[i];
+  const velocityRadps = signals.velocityRadps[i];
   const needsPosition = limit?.positionMinRad !== undefined || limit?.positionMaxRad !== undefined;
   if (positionRad === undefined ? needsPosition : !(Math.abs(positionRad) <= POSITION_RAD_MAX))
     worst.add('unknown', `${name} position ${positionRad} rad`);

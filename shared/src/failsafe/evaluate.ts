@@ -41,7 +41,7 @@ export function evaluate(
   const rising = released.causes.filter((cause, i) => cause.latched && !before.causes[i]?.latched);
   const isStopping = policy.rules.some((rule, i) => isBlocking(released.causes[i], rule) && !before.causes[i]?.latched);
   const moved = movePhase(released, event, isStopping, policy);
-  const state = { ...moved.state, latchId: before.latchId + (rising.length > 0 ? 1 : 0) };
+  const state = rising.length > 0 ? { ...moved.state, latchId: before.latchId + 1 } : moved.state;
   const output = describe(state, policy);
   return {
     state,
