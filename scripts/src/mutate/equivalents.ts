@@ -63,7 +63,13 @@ const EQUIVALENTS: readonly Equivalence[] = [
   {
     file: 'classify-signals.ts',
     line: "worst.isBelow('fair')",
-    words: "speedRadps >= limits.standstillRadps && worst.isBelow('fair') → speedRadps >= limits.standstillRadps",
+    words: "speedRadps >= limits.standstillRadps && worst.isBelow('fair'… → speedRadps",
+    why: 'it saves words that would not be taken',
+  },
+  {
+    file: 'classify-signals.ts',
+    line: 'worst.isBelow(verdict)',
+    words: 'worst.isBelow(verdict) → true',
     why: 'it saves words that would not be taken',
   },
   {
