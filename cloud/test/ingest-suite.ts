@@ -1,6 +1,6 @@
 import type { DeviceIdentity } from '@outrider/shared/ids';
 import { outrider } from '@outrider/shared/messages';
-import { type DecodedBlock, decodeBlock } from '@outrider/shared/protocol/block';
+import { columnOf, type DecodedBlock, decodeBlock } from '@outrider/shared/protocol/block';
 import type { EpochMs } from '@outrider/shared/time';
 import type { Test } from 'tap';
 import type { LiveUpdate, StreamCount } from '../src/telemetry/ports.ts';
@@ -67,10 +67,10 @@ export async function ingestSuite(t: Test, rig: SuiteRig): Promise<void> {
         'only the rows of the range, of both blocks',
       );
       t.same(
-        [...(blocks[0]?.values[0] ?? [])],
+        [...columnOf(blocks[0] as DecodedBlock, 0)],
         list.slice(50).map((sample) => sample.values[0]),
       );
-      t.ok(Object.is(blocks[0]?.values[1]?.[0], -0), 'negative zero is kept');
+      t.ok(Object.is(columnOf(blocks[0] as DecodedBlock, 1)[0], -0), 'negative zero is kept');
       t.same(await counted('/old'), {
         stream: '/old',
         kind: 'joint_state',
@@ -166,7 +166,7 @@ export async function ingestSuite(t: Test, rig: SuiteRig): Promise<void> {
     }
     const values: unknown[] = [];
     for await (const block of reader().history({ robotPk: robot.robotPk, streams: ['/clash'] }))
-      values.push(block.values[0]?.[0]);
+      values.push(block.cells[0]);
     t.same(values, [1, 3], 'the first content stays');
     t.ok((await metric(rig.replica().metrics, 'outrider_ingest_collisions_total')) >= 2);
   });

@@ -1,5 +1,4 @@
 import { encodeVerdict, type RiskLevel } from '@outrider/shared/health/verdict';
-import { blockOf } from '@outrider/shared/protocol/block';
 import { SAMPLE_FLAGS, type Sample, type StreamKind, type StreamLayout } from '@outrider/shared/telemetry';
 import type { EpochMs } from '@outrider/shared/time';
 import t from 'tap';
@@ -181,16 +180,14 @@ function batteryEverySecond(count: number): { reader: TelemetryReader; from: Epo
     const rows = Array.from({ length: Math.min(50, count - start) }, (_, row) => start + row);
     const ns = BigInt64Array.from(rows, (row) => BigInt(from + row * 1000) * 1_000_000n);
     blocks.push({
-      ...blockOf({
-        layout,
-        count: rows.length,
-        stampNs: ns,
-        receivedNs: ns,
-        receivedMonoNs: ns,
-        flags: new Uint32Array(rows.length),
-        cells: Float64Array.from(rows, (row) => Math.min(1, row / 100)),
-        texts: [],
-      }),
+      layout,
+      count: rows.length,
+      stampNs: ns,
+      receivedNs: ns,
+      receivedMonoNs: ns,
+      flags: new Uint32Array(rows.length),
+      cells: Float64Array.from(rows, (row) => Math.min(1, row / 100)),
+      texts: [],
       recordedAt: (from + start * 1000) as EpochMs,
       ingestedAt: NOW,
       epoch: '0'.repeat(16),

@@ -1,4 +1,4 @@
-import type { DecodedBlock } from '@outrider/shared/protocol/block';
+import { columnOf, type DecodedBlock } from '@outrider/shared/protocol/block';
 import { fieldRange } from '@outrider/shared/telemetry';
 import type { TelemetryRecord } from '../telemetry/record.ts';
 import { recordedMs } from '../telemetry/recorded-time.ts';
@@ -25,7 +25,7 @@ interface HourShare {
 /** Draws over time, oldest first. A reading that is no number is left out. */
 function drawsOf(block: DecodedBlock, nowMs: number): { atMs: number; w: number }[] {
   const range = fieldRange(block.layout, 'draw');
-  const column = range?.width === 1 ? block.values[range.start] : undefined;
+  const column = range?.width === 1 ? columnOf(block, range.start) : undefined;
   if (!column) return [];
   const draws: { atMs: number; w: number }[] = [];
   for (let row = 0; row < block.count; row += 1) {

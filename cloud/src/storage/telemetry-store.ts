@@ -30,6 +30,7 @@ interface BlockRow {
   readonly epoch: string;
   readonly seq: number;
   readonly recorded_at: Date;
+  readonly recorded_until: Date;
   readonly ingested_at: Date;
   readonly boot_id: string;
   readonly body: Uint8Array;
@@ -100,7 +101,12 @@ export class SqlTelemetryStore implements TelemetryReader {
     while (left > 0) {
       const rows = await this.#page(query, fromMs, toMs, after);
       for (const row of rows) {
-        const block = selectRows(decodeBlock(row.body), fromMs, toMs, ms(row.ingested_at), left, query.newestFirst);
+        const whole = decodeBlock(row.body);
+        const isWithin = row.recorded_at.getTime() >= fromMs && row.recorded_until.getTime() <= toMs;
+        const block =
+          isWithin && whole.count <= left
+            ? whole
+            : selectRows(whole, fromMs, toMs, ms(row.ingested_at), left, query.newestFirst);
         if (!block) continue;
         left -= block.count;
         yield {
@@ -127,7 +133,7 @@ export class SqlTelemetryStore implements TelemetryReader {
     const given = (value: unknown, type: string): string => `$${parameters.push(value)}::${type}`;
     const atMs = (value: number): string => `to_timestamp(${given(value, 'float8')} / 1000)`;
     const [past, order] = query.newestFirst ? ['<', 'desc'] : ['>', 'asc'];
-    const columns = 'epoch, seq, recorded_at, ingested_at, boot_id, body';
+    const columns = 'epoch, seq, recorded_at, recorded_until, ingested_at, boot_id, body';
     // Only what was asked for stands in the text: with "or it is null" the planner could not use an index for it.
     const common = [
       `robot_pk = ${given(query.robotPk, 'int8')}`,

@@ -1,5 +1,5 @@
-import { blockOf, type DecodedBlock } from '@outrider/shared/protocol/block';
-import { recordedMs } from './recorded-time.ts';
+import type { DecodedBlock } from '@outrider/shared/protocol/block';
+import { rowTimes } from './recorded-time.ts';
 
 /**
  * The rows of a block that were recorded in a range, as a block.
@@ -17,8 +17,9 @@ export function selectRows(
   keepLast = false,
 ): DecodedBlock | undefined {
   let rows: number[] = [];
+  const recordedAt = rowTimes(block, ingestedAtMs);
   for (let row = 0; row < block.count; row += 1) {
-    const at = recordedMs(block.stampNs[row] as bigint, block.receivedNs[row] as bigint, ingestedAtMs);
+    const at = recordedAt(row);
     if (at >= fromMs && at <= toMs) rows.push(row);
   }
   if (rows.length > limit) rows = keepLast ? rows.slice(-limit) : rows.slice(0, limit);
@@ -29,7 +30,7 @@ export function selectRows(
   const kept = new Float64Array((cells.length / count) * rows.length);
   for (let column = 0, at = 0; column < cells.length; column += count)
     for (const row of rows) kept[at++] = cells[column + row] as number;
-  return blockOf({
+  return {
     layout: block.layout,
     count: rows.length,
     stampNs: times(block.stampNs),
@@ -38,5 +39,5 @@ export function selectRows(
     flags: Uint32Array.from(rows, (row) => block.flags[row] as number),
     cells: kept,
     texts: texts.length === 0 ? [] : rows.map((row) => texts[row] ?? ''),
-  });
+  };
 }

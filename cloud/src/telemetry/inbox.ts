@@ -24,6 +24,8 @@ const QUEUE_BYTES_MAX = 64 * 1024 * 1024;
 const QUEUE_BYTES_PER_ROBOT_MAX = 8 * 1024 * 1024;
 /** What may be unpacked before its turn has come, as it arrives and while the database works on a commit. */
 const READ_AHEAD_BYTES_MAX = COMMIT_BYTES_MAX;
+/** Messages that are read in one go meanwhile: less than a millisecond's. */
+const READ_AT_ONCE = 8;
 /** Acknowledgements on their way. One that finds no room is left out: its batches come again. */
 const ACKS_IN_FLIGHT_MAX = 1000;
 const RETRY_FIRST_MS = 100;
@@ -85,7 +87,7 @@ export class Inbox implements Service {
     this.#bytesByRobot.set(name, robotBytes + payload.length);
     metrics.queuedBytes.set(this.#queuedBytes);
     this.#queue.push({ device, name, channel, payload, arrivedAt: clock.monotonicMs() });
-    this.#readAhead();
+    this.#readAhead(1);
     this.#wake?.();
   }
 
@@ -114,7 +116,7 @@ export class Inbox implements Service {
     try {
       const work = await this.#read(arrivals, signal);
       const committing = committer.commit(work, signal);
-      this.#readAhead();
+      void this.#readMeanwhile(committing);
       const outcomes = await committing;
       this.#backoff.reset();
       if (outcomes.length === 0) return;
@@ -147,15 +149,27 @@ export class Inbox implements Service {
     return taken;
   }
 
-  /** Reads messages at the front of the queue, as many as may be read before their turn. */
-  #readAhead(): void {
-    while (this.#readBytes < READ_AHEAD_BYTES_MAX) {
+  /** Reads messages that wait while the database works on a commit, so that it gets the next one without delay. */
+  async #readMeanwhile(committing: Promise<unknown>): Promise<void> {
+    let hasEnded = false;
+    const end = (): void => {
+      hasEnded = true;
+    };
+    committing.then(end, end);
+    // In between, the statements of the commit go out and its answers come in.
+    while (!hasEnded && this.#readAhead(READ_AT_ONCE)) await new Promise((resolve) => setImmediate(resolve));
+  }
+
+  /** Reads so many messages at the front of the queue. @returns Whether more may be read before their turn. */
+  #readAhead(count: number): boolean {
+    for (let read = 0; read < count; read += 1) {
       const arrival = this.#queue[this.#readCount];
-      if (!arrival) return;
+      if (!arrival || this.#readBytes >= READ_AHEAD_BYTES_MAX) return false;
       arrival.content = this.#contentOf(arrival);
       this.#readCount += 1;
       this.#readBytes += arrival.payload.length;
     }
+    return true;
   }
 
   #contentOf({ channel, payload }: Arrival): ReadBatch | { readonly problem: unknown } {

@@ -21,10 +21,13 @@ export function recordedMs(stampNs: bigint, receivedNs: bigint, nowMs: number): 
   return saneTimeOr(Number(receivedNs / NS_PER_MS), nowMs);
 }
 
-/** When a row of a block was recorded, without making big integers for it. [ms since 1970] */
-function recordedMsAt(stamps: Uint32Array, received: Uint32Array, row: number, nowMs: number): number {
-  const stampMs = msAt(stamps, row);
-  return isSaneTime(stampMs, nowMs) ? stampMs : saneTimeOr(msAt(received, row), nowMs);
+/** When each row of a block was recorded, without making big integers for it. [ms since 1970] */
+export function rowTimes({ stampNs, receivedNs }: DecodedBlock, nowMs: number): (row: number) => number {
+  const [stamps, received] = [wordsOf(stampNs), wordsOf(receivedNs)];
+  return (row) => {
+    const stampMs = msAt(stamps, row);
+    return isSaneTime(stampMs, nowMs) ? stampMs : saneTimeOr(msAt(received, row), nowMs);
+  };
 }
 
 const wordsOf = (column: BigInt64Array): Uint32Array =>
@@ -48,9 +51,9 @@ export function blockSpan(block: DecodedBlock, nowMs: number): BlockSpan {
   let firstMs = Number.POSITIVE_INFINITY;
   let lastMs = Number.NEGATIVE_INFINITY;
   let lastRow = 0;
-  const [stamps, received] = [wordsOf(block.stampNs), wordsOf(block.receivedNs)];
+  const recordedAt = rowTimes(block, nowMs);
   for (let row = 0; row < block.count; row += 1) {
-    const at = recordedMsAt(stamps, received, row, nowMs);
+    const at = recordedAt(row);
     if (at < firstMs) firstMs = at;
     if (at >= lastMs) {
       lastMs = at;

@@ -1,6 +1,5 @@
 import { createLogger } from '@outrider/shared/log';
 import { outrider } from '@outrider/shared/messages';
-import { blockOf } from '@outrider/shared/protocol/block';
 import type { Sample } from '@outrider/shared/telemetry';
 import { type EpochMs, systemClock } from '@outrider/shared/time';
 import fc from 'fast-check';
@@ -118,7 +117,7 @@ t.test('times that cannot be are not believed, and old recordings are', async (t
       const [stampNs, receivedNs] = columns as [BigInt64Array, BigInt64Array];
       const layout = { stream: 's', kind: 'power', names: [], fields: [], tags: {}, declaredRateHz: 0 } as const;
       const [flags, cells] = [new Uint32Array(pairs.length), new Float64Array()];
-      const block = blockOf({
+      const block = {
         layout,
         count: pairs.length,
         stampNs,
@@ -127,7 +126,7 @@ t.test('times that cannot be are not believed, and old recordings are', async (t
         flags,
         cells,
         texts: [],
-      });
+      };
       const each = pairs.map((_, row) => recordedMs(stampNs[row] as bigint, receivedNs[row] as bigint, NOW));
       const { firstMs, lastMs, lastRow } = blockSpan(block, NOW);
       return firstMs === Math.min(...each) && lastMs === Math.max(...each) && lastRow === each.lastIndexOf(lastMs);

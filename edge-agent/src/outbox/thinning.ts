@@ -62,7 +62,7 @@ export function thinBlock(body: Uint8Array, spans: readonly Span[]): ThinnedBloc
  * that is flagged as odd, that a lasting flag or a text changes with, and every one received in a protected stretch.
  */
 export function keptRows(block: DecodedBlock, spans: readonly Span[]): number[] {
-  const { count, flags, texts, receivedNs } = block;
+  const { cells, count, flags, texts, receivedNs } = block;
   const kept = new Uint8Array(count);
   kept[count - 1] = 1;
   for (let row = 0; row < count; row += 1) {
@@ -71,7 +71,8 @@ export function keptRows(block: DecodedBlock, spans: readonly Span[]): number[] 
     const isChange = row > 0 && (own !== flags[row - 1] || texts[row] !== texts[row - 1]);
     if (row % KEEP_EVERY === 0 || isOdd || isChange || isWithin(receivedNs[row] as bigint, spans)) kept[row] = 1;
   }
-  for (const column of block.values) {
+  for (let start = 0; start < cells.length; start += count) {
+    const column = cells.subarray(start, start + count);
     let [least, greatest] = [-1, -1];
     for (let row = 0; row < count; row += 1) {
       const value = column[row] as number;

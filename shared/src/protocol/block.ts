@@ -46,8 +46,6 @@ export interface DecodedBlock {
   readonly flags: Uint32Array;
   /** The values, one column after the other: that of a column and a row stands at `column * count + row`. */
   readonly cells: Float64Array;
-  /** The same as one array per value, in the layout's order; made when it is asked for. */
-  readonly values: readonly Float64Array[];
   /** One per sample, or empty when no sample has text. */
   readonly texts: readonly string[];
   /** How many samples it held before some were left out for want of room. Absent when it holds all. */
@@ -134,7 +132,7 @@ export function decodeBlock(bytes: Uint8Array): DecodedBlock {
   const plain = unpackColumns(message.encoding, message.columns, count, columnCount, expectedBytes);
   const columnAt = (index: number): number => plain.byteOffset + index * count * 8;
   const flagWords = new Uint32Array(plain.buffer, columnAt(3), 2 * count);
-  return blockOf({
+  return {
     layout,
     count,
     stampNs: new BigInt64Array(plain.buffer, columnAt(0), count),
@@ -144,23 +142,12 @@ export function decodeBlock(bytes: Uint8Array): DecodedBlock {
     cells: new Float64Array(plain.buffer, columnAt(HEAD_COLUMNS), (columnCount - HEAD_COLUMNS) * count),
     texts: message.texts,
     ...(thinnedFrom === 0 ? {} : { thinnedFrom }),
-  });
-}
-
-/** A block of these parts. Its columns are cut only when somebody wants them: an array each costs more than a copy. */
-export function blockOf(parts: Omit<DecodedBlock, 'values'>): DecodedBlock {
-  const { cells, count } = parts;
-  let columns: readonly Float64Array[] | undefined;
-  return {
-    ...parts,
-    get values() {
-      columns ??= Array.from({ length: cells.length / count }, (_, column) =>
-        cells.subarray(column * count, (column + 1) * count),
-      );
-      return columns;
-    },
   };
 }
+
+/** The values of one column. Ninety of these cost more than the block. */
+export const columnOf = ({ cells, count }: DecodedBlock, column: number): Float64Array =>
+  cells.subarray(column * count, (column + 1) * count);
 
 function everySecond(words: Uint32Array): Uint32Array {
   const found = new Uint32Array(words.length / 2);

@@ -76,9 +76,11 @@ const compare = (block: HistoryBlock, after: Cursor): number =>
   (block.epoch < after.epoch ? -1 : block.epoch > after.epoch ? 1 : block.seq - after.seq);
 
 function sampleLine(block: HistoryBlock, row: number): string {
-  const values = block.values.map((column) => exactNumber(column[row] as number)).join(',');
+  const { cells, count } = block;
+  const values: string[] = [];
+  for (let at = row; at < cells.length; at += count) values.push(exactNumber(cells[at] as number));
   const text = block.texts[row];
-  return `{"stamp_ns":"${block.stampNs[row]}","received_ns":"${block.receivedNs[row]}","received_mono_ns":"${block.receivedMonoNs[row]}","flags":${block.flags[row]},"values":[${values}]${text ? `,"text":${JSON.stringify(text)}` : ''}}\n`;
+  return `{"stamp_ns":"${block.stampNs[row]}","received_ns":"${block.receivedNs[row]}","received_mono_ns":"${block.receivedMonoNs[row]}","flags":${block.flags[row]},"values":[${values.join()}]${text ? `,"text":${JSON.stringify(text)}` : ''}}\n`;
 }
 
 function endLine(samples: number, cursor: Cursor | undefined): string {
