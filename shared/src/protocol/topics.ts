@@ -15,7 +15,8 @@ import { type DeviceIdentity, deviceName, parseDeviceName } from '../ids.ts';
  * | outrider/v1/<device>/down/keys | cloud | 1 | no | SignedKeyList |
  * | outrider/v1/<device>/down/command | cloud | 1 | no | SignedInstruction |
  *
- * An acknowledgement needs none of MQTT's own: one that is lost with its connection is in the answer to the next hello.
+ * An acknowledgement needs none of MQTT's own: after one that is lost with its
+ * connection the batches come again and are known.
  *
  * Stops, recoveries and commands share one channel: what a message asks for is said by the part of it that is signed,
  * never by its topic, and on one channel a stop is not overtaken by what was sent after it.
