@@ -106,6 +106,10 @@ export class MemoryStore implements IngestStore {
       if (!known) stored.records.set(record.seq, record);
       else if (known.kind === 'gap' && record.kind === 'gap') {
         if (record.seqTo > known.seqTo) stored.records.set(record.seq, record);
+      } else if (record.kind === 'gap') {
+        // The record arrived beyond a hole, and its robot, which never heard so, had to drop it with others: both stay, as
+        // in SQL, and there is more than the gap says. No position is negative.
+        stored.records.set(-record.seq, record);
       } else this.storedTwice += 1;
     }
     stored.upto = verdict.upto;
