@@ -172,7 +172,8 @@ Written by \`npm run load${arguments_ === '' ? '' : ` -- ${arguments_}`}\`. The 
 (\`outrider-cloud serve\`, one process) on a PostgreSQL of its own whose commits wait for the disk. Robots are simulated as
 MQTT clients over mutual TLS, each with a certificate of its own that it got by enrolling; they send blocks of the edge
 agent's own encoding every ${FLUSH_MS} ms, keep them until they are acknowledged, send again what is not, and check the
-signature of what they are ordered. Server, database, robots and readers share this machine's cores, so every figure
+signature of what they are ordered. As real edges do, they say every 10 s how healthy they are, so the control plane
+does not analyse their samples itself. Server, database, robots and readers share this machine's cores, so every figure
 holds the cost of its own measuring.
 
 Machine: ${machine()}. Date: ${toIso(startedMs).slice(0, 16).replace('T', ' ')} UTC.

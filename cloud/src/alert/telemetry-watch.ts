@@ -1,7 +1,7 @@
 import type { DecodedBlock } from '@outrider/shared/protocol/block';
 import { fieldRange, type StreamLayout, sameLayout } from '@outrider/shared/telemetry';
 import type { RobotRef } from '../telemetry/ports.ts';
-import { recordedMs } from '../telemetry/recorded-time.ts';
+import { rowTimes } from '../telemetry/recorded-time.ts';
 import { type Finding, isLate } from './finding.ts';
 import { dedupeKeyOf, type Rule } from './rule.ts';
 import { isBeyond, SignalMachine, type SignalSpec, signalSpecOf } from './signal-machine.ts';
@@ -232,18 +232,16 @@ function hasBeyond({ columns, spec }: Watch, block: DecodedBlock): boolean {
   return false;
 }
 
-const timeOf = (block: DecodedBlock, row: number, ingestedMs: number): number =>
-  recordedMs(block.stampNs[row] as bigint, block.receivedNs[row] as bigint, ingestedMs);
-
 function lookOn(watch: Watch, { robot, block, lastMs, ingestedMs }: WatchedBlock, findings: Finding[]): void {
   const { machine, group, rule, names } = watch;
   if (machine.isIdle && !hasBeyond(watch, block)) {
     machine.lastMs = Math.max(machine.lastMs, lastMs);
     return;
   }
+  const recordedAt = rowTimes(block, ingestedMs);
   for (let row = 0; row < block.count; row += 1) {
     const { value, index } = worstOf(watch, block, row);
-    const atMs = timeOf(block, row, ingestedMs);
+    const atMs = recordedAt(row);
     const step = machine.step(atMs, value);
     if (!step) continue;
     const evidence = { recordedMs: atMs, ingestedMs };
@@ -274,9 +272,10 @@ function lookBack(watch: Watch, { robot, block, firstMs, ingestedMs }: WatchedBl
     count: 0,
   };
   const { past } = watch;
+  const recordedAt = rowTimes(block, ingestedMs);
   for (let row = 0; row < block.count; row += 1) {
     const { value, index } = worstOf(watch, block, row);
-    const step = past.machine.step(timeOf(block, row, ingestedMs), value);
+    const step = past.machine.step(recordedAt(row), value);
     past.clearedMs = step?.change === 'clear' ? step.atMs : step ? undefined : past.clearedMs;
     if (step?.change !== 'raise') continue;
     past.count += 1;

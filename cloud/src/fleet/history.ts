@@ -2,7 +2,7 @@ import { sampleAt } from '@outrider/shared/protocol/block';
 import type { Sample, StreamKind } from '@outrider/shared/telemetry';
 import type { EpochMs } from '@outrider/shared/time';
 import type { HistoryBlock, TelemetryReader } from '../telemetry/ports.ts';
-import { recordedMs } from '../telemetry/recorded-time.ts';
+import { rowTimes } from '../telemetry/recorded-time.ts';
 import { batteryPercentage, fieldValues, finiteOrNull, jointsOf, orientationOf } from './readings.ts';
 
 /** What `fields` of a state history may name. */
@@ -86,8 +86,9 @@ function lastRows(
   intervalMs: number | undefined,
 ): Iterable<{ bucketMs: number; atMs: number; row: number }> {
   const rows = new Map<number, { bucketMs: number; atMs: number; row: number }>();
+  const recordedAt = rowTimes(block, block.ingestedAt);
   for (let row = 0; row < block.count; row += 1) {
-    const atMs = recordedMs(block.stampNs[row] as bigint, block.receivedNs[row] as bigint, block.ingestedAt);
+    const atMs = recordedAt(row);
     const bucketMs = intervalMs === undefined ? atMs : fromMs + Math.floor((atMs - fromMs) / intervalMs) * intervalMs;
     const known = rows.get(bucketMs);
     if (!known || known.atMs <= atMs) rows.set(bucketMs, { bucketMs, atMs, row });

@@ -1,4 +1,4 @@
-import { decodeModel, encodeModel } from '@outrider/shared/health/model-codec';
+import { encodeModel } from '@outrider/shared/health/model-codec';
 import {
   type AnalyserSettings,
   DEFAULT_ANALYSER,
@@ -14,6 +14,7 @@ import { Counter, Gauge, type Registry } from 'prom-client';
 import type { LaneOutcome } from '../telemetry/ingest-ports.ts';
 import type { RobotRef } from '../telemetry/ports.ts';
 import type { CloudVerdict, HealthStore } from './ports.ts';
+import { readModel } from './stored-model.ts';
 
 /** Coarser than on the robot: what comes over HTTP comes slowly, and thousands of robots share this process. */
 export const CLOUD_ANALYSER: AnalyserSettings = {
@@ -239,15 +240,6 @@ export class HealthKeeper implements Service {
     // Another replica was first with some of it: both judge by what is stored.
     if ([...model].some(([stream, ours]) => agreed.get(stream) !== ours))
       kept.analyser = new RobotAnalyser(settings, agreed);
-  }
-}
-
-/** A model that cannot be read is none: it is learnt anew. */
-export function readModel(body: Uint8Array): RobotModel {
-  try {
-    return decodeModel(body);
-  } catch {
-    return new Map();
   }
 }
 

@@ -1,7 +1,7 @@
 import { columnOf, type DecodedBlock } from '@outrider/shared/protocol/block';
 import { fieldRange } from '@outrider/shared/telemetry';
 import type { TelemetryRecord } from '../telemetry/record.ts';
-import { recordedMs } from '../telemetry/recorded-time.ts';
+import { rowTimes } from '../telemetry/recorded-time.ts';
 import type { Queryable } from './database.ts';
 import type { Placed } from './ingest-rows.ts';
 
@@ -27,11 +27,12 @@ function drawsOf(block: DecodedBlock, nowMs: number): { atMs: number; w: number 
   const range = fieldRange(block.layout, 'draw');
   const column = range?.width === 1 ? columnOf(block, range.start) : undefined;
   if (!column) return [];
+  const recordedAt = rowTimes(block, nowMs);
   const draws: { atMs: number; w: number }[] = [];
   for (let row = 0; row < block.count; row += 1) {
     const w = column[row] as number;
     if (!Number.isFinite(w)) continue;
-    draws.push({ atMs: recordedMs(block.stampNs[row] as bigint, block.receivedNs[row] as bigint, nowMs), w });
+    draws.push({ atMs: recordedAt(row), w });
   }
   return draws.sort((a, b) => a.atMs - b.atMs);
 }

@@ -4,8 +4,8 @@ import type { RobotModel } from '@outrider/shared/health/robot-analyser';
 import { encodeVerdict, type HealthVerdict } from '@outrider/shared/health/verdict';
 import { newId } from '@outrider/shared/ids';
 import type { NewEvent } from '../events/ports.ts';
-import { readModel } from '../health/health-keeper.ts';
 import type { CloudVerdict, HealthStore } from '../health/ports.ts';
+import { readModel } from '../health/stored-model.ts';
 import type { Database, Tx } from './database.ts';
 import { insertBusEvents } from './event-store.ts';
 

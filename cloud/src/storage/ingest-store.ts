@@ -212,7 +212,7 @@ const TRANSACTION_ABORTED = '25P02';
  * Statements that need nothing of each other, sent without waiting for the answers between them. All have ended when it
  * returns: one that came late would find the transaction over.
  *
- * @throws what the first of them threw.
+ * @throws what failed first, not what failed because of it.
  */
 async function allOf(statements: readonly Promise<void>[]): Promise<void> {
   const ends = await Promise.allSettled(statements);

@@ -3,7 +3,6 @@ import type { DecodedBlock } from '@outrider/shared/protocol/block';
 const SANE_FROM_MS = Date.UTC(2000, 0, 1);
 /** How far ahead of ours a robot's clock may be before we do not believe it. */
 const AHEAD_MS_MAX = 5 * 60_000;
-const NS_PER_MS = 1_000_000n;
 
 /** Whether a time can be when something was recorded. Old recordings are: they keep their own stamps. */
 export const isSaneTime = (atMs: number, nowMs: number): boolean =>
@@ -12,16 +11,10 @@ export const isSaneTime = (atMs: number, nowMs: number): boolean =>
 /** The given time when it is sane, else the time of ingest. */
 export const saneTimeOr = (atMs: number, nowMs: number): number => (isSaneTime(atMs, nowMs) ? atMs : nowMs);
 
-/** When a sample was recorded: its stamp if that is sane, else its receive time, else now. [ms since 1970] */
-export function recordedMs(stampNs: bigint, receivedNs: bigint, nowMs: number): number {
-  if (stampNs !== 0n) {
-    const stampMs = Number(stampNs / NS_PER_MS);
-    if (isSaneTime(stampMs, nowMs)) return stampMs;
-  }
-  return saneTimeOr(Number(receivedNs / NS_PER_MS), nowMs);
-}
-
-/** When each row of a block was recorded, without making big integers for it. [ms since 1970] */
+/**
+ * When each row of a block was recorded: its stamp if that is sane, else its receive time, else now. Makes no big integers,
+ * of which a block has two a row. [ms since 1970]
+ */
 export function rowTimes({ stampNs, receivedNs }: DecodedBlock, nowMs: number): (row: number) => number {
   const [stamps, received] = [wordsOf(stampNs), wordsOf(receivedNs)];
   return (row) => {

@@ -11,7 +11,7 @@ import {
 } from '../telemetry.ts';
 import { outrider } from './messages.ts';
 
-const { Encoding, Layout, PackedTelemetryBlock } = outrider.v1;
+const { Encoding, Layout, TelemetryBlock } = outrider.v1;
 
 /** Most samples in one block. Past this the gain in size is gone and a lost block loses more. */
 export const BLOCK_SAMPLES_MAX = 100;
@@ -79,7 +79,7 @@ export function encodeBlock(samples: readonly Sample[], thinnedFrom = 0): Uint8A
     for (let column = 0; column < width; column += 1) values[column * count + row] = sample.values[column] as number;
     hasText ||= sample.text !== undefined && sample.text !== '';
   });
-  return PackedTelemetryBlock.encode({
+  return TelemetryBlock.encode({
     layout: packLayout(first.layout),
     count,
     encoding: Encoding.ENCODING_DELTA_PLANES_DEFLATE,
@@ -101,7 +101,7 @@ export function encodeSample(sample: Sample): Uint8Array {
   new BigInt64Array(plain.buffer, 0, 3).set([sample.stampNs, sample.receivedNs, sample.receivedMonoNs]);
   new Uint32Array(plain.buffer, 3 * 8, 2)[0] = sample.flags;
   new Float64Array(plain.buffer, HEAD_COLUMNS * 8).set(values);
-  return PackedTelemetryBlock.encode({
+  return TelemetryBlock.encode({
     layout: packLayout(layout),
     count: 1,
     encoding: Encoding.ENCODING_PLAIN,
@@ -116,7 +116,7 @@ export function encodeSample(sample: Sample): Uint8Array {
  * @throws DomainError `invalid` that says what is wrong; never allocates more than DECODED_BYTES_MAX.
  */
 export function decodeBlock(bytes: Uint8Array): DecodedBlock {
-  const message = decodeAs(PackedTelemetryBlock, bytes);
+  const message = decodeAs(TelemetryBlock, bytes);
   const layout = unpackLayout(message.layout);
   const count = message.count;
   const columnCount = HEAD_COLUMNS + valueCount(layout);
