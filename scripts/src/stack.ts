@@ -108,7 +108,7 @@ export class Stack {
     const name = options.name ?? 'cloud';
     const home = join(this.#options.stateDir, name);
     const readyFile = join(this.#options.stateDir, `${name}-ready.json`);
-    const args = [CLOUD, 'serve', '--state-dir', home, '--ready-file', readyFile, ...(options.extraArgs ?? [])];
+    const args = ['serve', '--state-dir', home, '--ready-file', readyFile, ...(options.extraArgs ?? [])];
     if (options.httpPort === 0) {
       const portsFile = join(this.#options.stateDir, `${name}-ports.json`);
       const ports = existsSync(portsFile) ? readJson<number[]>(portsFile) : await freePorts(4);
@@ -117,7 +117,8 @@ export class Stack {
         args.push(option, String(ports[index] ?? 0));
     } else if (options.httpPort !== undefined) args.push('--http-port', String(options.httpPort));
     writeFileSync(readyFile, '');
-    const child = this.start(name, process.execPath, args, options.env);
+    // Executed as it is installed: its first line says with which settings of V8.
+    const child = this.start(name, CLOUD, args, options.env);
     await this.until(
       'the control plane',
       () => readFileSync(readyFile, 'utf8') !== '',

@@ -44,7 +44,7 @@ export interface HealthAssessment {
   /** Who looked at the signals: the robot's own agent, or the control plane for a robot that does not. */
   readonly analysedBy: Analysis['by'] | null;
   readonly signals: readonly SignalCost[];
-  /** Why the score is below 1, a sentence each. */
+  /** Why the score is below 1, a sentence each, which stays the same as long as it is true. */
   readonly reasons: readonly string[];
   readonly failsafe: FailsafeView | undefined;
   /** When the newest thing that went into this was recorded. [ms since 1970] */
@@ -86,13 +86,13 @@ export function assessHealth(
   else if (action !== 'NONE')
     reasons.push(`failsafe action ${action}: ${failsafe?.causes.join(', ') || 'no cause given'}`);
   if (!(ageMs <= STALE_MS)) {
-    reasons.push(latest.length === 0 ? 'no telemetry yet' : `no telemetry for ${Math.round(ageMs / 1000)} s`);
+    reasons.push(latest.length === 0 ? 'no telemetry yet' : `no telemetry since ${isoTime(newestMs)}`);
     const risk = failsafeRisk === 'low' ? 'unknown' : failsafeRisk;
     return { score: null, risk, ...NOT_ANALYSED, reasons, failsafe, updatedAtMs };
   }
   const parts = [
     ACTION_SCORE[isLatched && action === 'NONE' ? 'HOLD' : action],
-    ...dataScores(latest, ageMs, reasons),
+    ...dataScores(latest, nowMs, newestMs, reasons),
     analysis?.verdict.healthScore ?? 1,
   ];
   reasons.push(...reasonsOf(analysis));
@@ -110,13 +110,15 @@ export function assessHealth(
   };
 }
 
+const isoTime = (epochMs: number): string => new Date(epochMs).toISOString();
+
 const NOT_ANALYSED = { anomalyScore: null, analysedBy: null, signals: [] } as const;
 
-function dataScores(latest: readonly LatestSample[], ageMs: number, reasons: string[]): number[] {
+function dataScores(latest: readonly LatestSample[], nowMs: number, newestMs: number, reasons: string[]): number[] {
   const scores = [1];
-  if (ageMs > FRESH_MS) {
+  if (nowMs - newestMs > FRESH_MS) {
     scores.push(0.5);
-    reasons.push(`newest telemetry is ${Math.round(ageMs / 1000)} s old`);
+    reasons.push(`newest telemetry is of ${isoTime(newestMs)}`);
   }
   const hottestC = Math.max(...latest.flatMap((entry) => temperaturesOf(entry.sample)), Number.NEGATIVE_INFINITY);
   if (hottestC > WARM_C) {

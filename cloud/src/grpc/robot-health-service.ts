@@ -35,13 +35,8 @@ export const robotHealthService = (core: Core, calls: Calls): Methods => ({
   ),
 });
 
-/** The same text for reports that say the same: how old the newest data is grows by itself and is no news. */
-const sameness = (report: Report): string =>
-  JSON.stringify({
-    ...report,
-    updated_at: '',
-    reasons: report.reasons?.map((reason) => reason.replace(/\d+ s\b/, '')),
-  });
+/** The same text for reports that say the same of the robot. */
+const sameness = (report: Report): string => JSON.stringify({ ...report, updated_at: '' });
 
 async function read(core: Core, principal: Principal, robotId: string): Promise<Report> {
   const robot = await core.robots.read(principal, robotId);

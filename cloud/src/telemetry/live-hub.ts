@@ -78,11 +78,6 @@ export class LiveHub implements LiveFeed {
     if (past) past.timer = setTimeout(() => this.#pasts.delete(tenantId), REPLAY_KEPT_MS).unref();
   }
 
-  /** Whether anybody in this process listens to the tenant. */
-  hasSubscribers(tenantId: string): boolean {
-    return this.#byTenant.has(tenantId);
-  }
-
   /** Whether anybody listens to the tenant, or may come back to where it was. */
   isHeard(tenantId: string): boolean {
     return this.#pasts.has(tenantId);

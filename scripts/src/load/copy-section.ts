@@ -78,7 +78,7 @@ async function copy({ options, row }: SectionContext, parts: CopyParts): Promise
   const file = join(directory, 'rows.copy');
   await psql(`\\copy (select * from telemetry_block) to '${file}' (format binary)`);
   await database.query(
-    'create table copied_block (like telemetry_block including indexes including defaults including constraints)',
+    'create table copied_block (like telemetry_block including indexes including defaults including constraints including storage)',
   );
   const rate = (took: number): number => samples / (took / 1000);
   const { ours, theirs, ratio } = await alternate(
