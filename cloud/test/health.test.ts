@@ -159,7 +159,7 @@ t.test('a robot that was trained elsewhere is judged by what that taught', async
   await store.putModel('acme', 'RB-78', trainedOn('mcu/imu'), Date.now());
   await t.rejects(store.putModel('other', 'RB-78', new Map(), Date.now()), { code: 'not_found' });
   const [robot] = await harness.database.query<{ robot_pk: number }>('select robot_pk from robot');
-  const stored = decodeModel((await store.loadModel(robot?.robot_pk ?? 0)) ?? new Uint8Array());
+  const stored = decodeModel((await store.load(robot?.robot_pk ?? 0)).model ?? new Uint8Array());
   t.same([...stored.keys()].map(streamOf).sort(), ['mcu/imu', 'mcu/joint_state'], 'one beside the other');
   // The control plane's own windows are ten times as long; the model brings those that it knows.
   const analyser = new RobotAnalyser(CLOUD_ANALYSER, stored);

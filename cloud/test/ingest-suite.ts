@@ -151,6 +151,22 @@ export async function ingestSuite(t: Test, rig: SuiteRig): Promise<void> {
     },
   );
 
+  await t.test('a gap over what had arrived beyond a hole counts only what is lost', async (t) => {
+    const epoch = epochOf('overlap');
+    const one = (seq: number) => telemetryRecord(seq, samples('/overlap', 3, RECORDED_2019 + seq * 1000), 5);
+    await edge.send(epoch, LANE_TELEMETRY, [one(1), one(4)]);
+    await edge.acknowledged(epoch, LANE_TELEMETRY, 1);
+    const lost = { reason: 'evicted', records: 4, samples: 20, fromMs: RECORDED_2019, toMs: RECORDED_2019 + 1 };
+    await edge.send(epoch, LANE_TELEMETRY, [gapRecord(2, 5, lost)]);
+    await edge.acknowledged(epoch, LANE_TELEMETRY, 5);
+    const gaps = await reader().gaps(robot.robotPk);
+    t.match(
+      gaps.find((gap) => gap.epoch === epoch),
+      { seqFrom: 2, seqTo: 5, samples: 15 },
+      'one of the four is held, and says itself that two of its five samples were left out',
+    );
+  });
+
   await t.test('other content under a stored position is refused, said, and does not move the watermark', async (t) => {
     const epoch = epochOf('clash');
     const original = telemetryRecord(1, samples('/clash', 1, RECORDED_2019, 1));

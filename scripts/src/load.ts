@@ -11,6 +11,7 @@ import { failsafeSection } from './load/failsafe-section.ts';
 import { httpSection } from './load/http-section.ts';
 import { FLUSH_MS, ingestSection } from './load/ingest-section.ts';
 import { outageSection } from './load/outage-section.ts';
+import { overviewSection } from './load/overview-section.ts';
 import type { LoadOptions, LoadRow, Section } from './load/section.ts';
 import { repositoryRoot } from './stack.ts';
 
@@ -21,6 +22,7 @@ const SECTIONS: readonly Section[] = [
   copySection,
   brokerSection,
   httpSection,
+  overviewSection,
   outageSection,
 ];
 const CLOSE_PATIENCE_MS = 30_000;

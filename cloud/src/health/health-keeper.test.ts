@@ -4,11 +4,11 @@ import { runStages } from '@outrider/shared/service';
 import type { StreamLayout } from '@outrider/shared/telemetry';
 import type { Clock, EpochMs, MonotonicMs } from '@outrider/shared/time';
 import { Registry } from 'prom-client';
-import t from 'tap';
+import t, { type Test } from 'tap';
 import type { LaneOutcome } from '../telemetry/ingest-ports.ts';
 import { until } from '../testing/engines.ts';
 import { CLOUD_ANALYSER, HealthKeeper } from './health-keeper.ts';
-import type { CloudVerdict, HealthStore } from './ports.ts';
+import type { CloudVerdict, HealthStore, KnownHealth } from './ports.ts';
 
 const LAYOUT: StreamLayout = {
   stream: '/joint_states',
@@ -23,7 +23,13 @@ const LAYOUT: StreamLayout = {
 class Reports implements HealthStore {
   readonly verdicts: CloudVerdict[] = [];
 
-  async loadModel(): Promise<undefined> {}
+  edgeJudgedMs: number | undefined;
+  loads = 0;
+
+  async load(): Promise<KnownHealth> {
+    this.loads += 1;
+    return { model: undefined, edgeJudgedMs: this.edgeJudgedMs };
+  }
   async saveModel(): Promise<void> {}
   async report(verdicts: readonly CloudVerdict[]): Promise<void> {
     this.verdicts.push(...verdicts);
@@ -42,44 +48,85 @@ function telemetry(robotPk: number, atMs: number): LaneOutcome {
 const saysOfItself = (robotPk: number): LaneOutcome =>
   ({ robot: robotOf(robotPk), stored: [{ kind: 'state', key: 'health', valueJson: '{}' }] }) as unknown as LaneOutcome;
 
+/** A keeper that runs on a clock of ours. */
+class Rig {
+  nowMs = 1_000_000;
+  readonly store = new Reports();
+  readonly #metrics = new Registry();
+  readonly keeper: HealthKeeper;
+
+  constructor(t: Test) {
+    const log = createLogger('test', 'silent');
+    const clock = {
+      epochMs: () => this.nowMs as EpochMs,
+      monotonicMs: () => this.nowMs as MonotonicMs,
+      awakeOrAsleepMs: () => this.nowMs as MonotonicMs,
+    } as Clock;
+    this.keeper = new HealthKeeper({
+      store: this.store,
+      settings: CLOUD_ANALYSER,
+      metrics: this.#metrics,
+      clock,
+      log,
+    });
+    const ends = new AbortController();
+    const ran = runStages([this.keeper], ends.signal, log);
+    t.teardown(async () => {
+      ends.abort();
+      await ran;
+    });
+  }
+
+  async analysed(): Promise<number> {
+    return (await this.#metrics.getSingleMetric('outrider_health_robots')?.get())?.values[0]?.value ?? -1;
+  }
+
+  /** Robots of which a verdict was reported. */
+  reported(): number[] {
+    return [...new Set(this.store.verdicts.map(({ robot }) => robot.robotPk))];
+  }
+}
+
 t.test('a robot is analysed here only while its own agent says nothing of its health', async (t) => {
-  let nowMs = 1_000_000;
-  const clock = {
-    epochMs: () => nowMs as EpochMs,
-    monotonicMs: () => nowMs as MonotonicMs,
-    awakeOrAsleepMs: () => nowMs as MonotonicMs,
-  } as Clock;
-  const log = createLogger('test', 'silent');
-  const metrics = new Registry();
-  const store = new Reports();
-  const keeper = new HealthKeeper({ store, settings: CLOUD_ANALYSER, metrics, clock, log });
-  const ends = new AbortController();
-  const ran = runStages([keeper], ends.signal, log);
-  t.teardown(async () => {
-    ends.abort();
-    await ran;
-  });
-  const analysed = async (): Promise<number> =>
-    (await metrics.getSingleMetric('outrider_health_robots')?.get())?.values[0]?.value ?? -1;
+  const rig = new Rig(t);
+  const { keeper, store } = rig;
   const [ours, simulated] = [1, 2];
 
   // An agent of ours says how it is before and beside its telemetry; a simulated or foreign robot only sends samples.
-  keeper.stored([saysOfItself(ours), telemetry(ours, nowMs), telemetry(simulated, nowMs)]);
-  await until(async () => (await analysed()) === 1, 'the robot that says nothing of itself');
+  keeper.stored([saysOfItself(ours), telemetry(ours, rig.nowMs), telemetry(simulated, rig.nowMs)]);
+  await until(async () => (await rig.analysed()) === 1, 'the robot that says nothing of itself');
   await keeper.flush();
-  t.same([...new Set(store.verdicts.map(({ robot }) => robot.robotPk))], [simulated]);
+  t.same(rig.reported(), [simulated]);
 
   // Its agent begins to judge it: from then on that counts.
   keeper.stored([saysOfItself(simulated)]);
   await keeper.flush();
-  t.equal(await analysed(), 0);
+  t.equal(await rig.analysed(), 0);
   const before = store.verdicts.length;
-  keeper.stored([telemetry(simulated, nowMs)]);
+  keeper.stored([telemetry(simulated, rig.nowMs)]);
   await keeper.flush();
-  t.same([await analysed(), store.verdicts.length], [0, before]);
+  t.same([await rig.analysed(), store.verdicts.length], [0, before]);
 
   // The agent's analysis is silent for more than a minute, and samples still come.
-  nowMs += 61_000;
-  keeper.stored([telemetry(ours, nowMs), telemetry(simulated, nowMs)]);
-  await until(async () => (await analysed()) === 2, 'both are analysed here again');
+  rig.nowMs += 61_000;
+  keeper.stored([telemetry(ours, rig.nowMs), telemetry(simulated, rig.nowMs)]);
+  await until(async () => (await rig.analysed()) === 2, 'both are analysed here again');
+});
+
+t.test('what its agent said to another replica, or before a restart, counts too', async (t) => {
+  const rig = new Rig(t);
+  const [judged, other] = [1, 2];
+  rig.store.edgeJudgedMs = rig.nowMs - 20_000;
+  rig.keeper.stored([telemetry(judged, rig.nowMs)]);
+  await until(() => rig.store.loads === 1, 'the store to be asked');
+  rig.store.edgeJudgedMs = undefined;
+  rig.keeper.stored([telemetry(judged, rig.nowMs), telemetry(other, rig.nowMs)]);
+  await until(async () => (await rig.analysed()) === 1, 'the robot that nobody judges');
+  t.equal(rig.store.loads, 2, 'the first is known by now');
+  await rig.keeper.flush();
+  t.same(rig.reported(), [other]);
+
+  rig.nowMs += 41_000;
+  rig.keeper.stored([telemetry(judged, rig.nowMs)]);
+  await until(async () => (await rig.analysed()) === 2, 'the other one too, a minute after its agent spoke');
 });

@@ -13,7 +13,7 @@ import type { Clock } from '@outrider/shared/time';
 import { Counter, Gauge, type Registry } from 'prom-client';
 import type { LaneOutcome } from '../telemetry/ingest-ports.ts';
 import type { RobotRef } from '../telemetry/ports.ts';
-import type { CloudVerdict, HealthStore } from './ports.ts';
+import { type CloudVerdict, EDGE_KEY, type HealthStore } from './ports.ts';
 import { readModel } from './stored-model.ts';
 
 /** Coarser than on the robot: what comes over HTTP comes slowly, and thousands of robots share this process. */
@@ -27,8 +27,6 @@ export const CLOUD_ANALYSER: AnalyserSettings = {
 
 /** An edge that judged its robot within this time is the one that decides. [ms] */
 const EDGE_FRESH_MS = 60_000;
-/** Shadow keys that say how a robot is. */
-const EDGE_KEY = 'health';
 const FAILSAFE_KEY = 'failsafe';
 const QUEUE_BLOCKS_MAX = 5000;
 /** Analysis gives way to everything else after this long. [ms] */
@@ -191,11 +189,9 @@ export class HealthKeeper implements Service {
     for (const { robot, block } of this.#queue) {
       if (done > 0 && clock.monotonicMs() - startMs >= TURN_MS) break;
       done += 1;
+      if (this.#edgeDecides(robot.robotPk, clock.monotonicMs())) continue;
       const kept = this.#robots.get(robot.robotPk) ?? (await this.#open(robot));
-      if (!kept) {
-        this.#left.inc({ reason: 'too_many_robots' });
-        continue;
-      }
+      if (!kept) continue;
       kept.usedMs = clock.monotonicMs();
       kept.analyser.mayLearn = !this.#latched.has(robot.robotPk);
       kept.analyser.observeBlock(block);
@@ -204,14 +200,23 @@ export class HealthKeeper implements Service {
     this.#queue.splice(0, done);
   }
 
+  /** Begins to analyse a robot, unless there is no room or its own agent does, which another replica may have heard. */
   async #open(robot: RobotRef): Promise<Kept | undefined> {
-    if (this.#isFull) return undefined;
-    const { settings, log, store, clock } = this.#options;
-    const body = await store.loadModel(robot.robotPk).catch((error: unknown) => {
-      log.warn({ err: error, robotId: robot.robotId }, 'health.model_unavailable');
+    if (this.#isFull) {
+      this.#left.inc({ reason: 'too_many_robots' });
       return undefined;
+    }
+    const { settings, log, store, clock } = this.#options;
+    const { model, edgeJudgedMs } = await store.load(robot.robotPk).catch((error: unknown) => {
+      log.warn({ err: error, robotId: robot.robotId }, 'health.model_unavailable');
+      return { model: undefined, edgeJudgedMs: undefined };
     });
-    const known = body ? readModel(body) : new Map();
+    if (edgeJudgedMs !== undefined) {
+      const ageMs = Math.max(0, clock.epochMs() - edgeJudgedMs);
+      this.#edgeSeen.set(robot.robotPk, clock.monotonicMs() - ageMs);
+      if (this.#edgeDecides(robot.robotPk, clock.monotonicMs())) return undefined;
+    }
+    const known = model ? readModel(model) : new Map();
     const kept: Kept = {
       robot,
       analyser: new RobotAnalyser(settings, known),

@@ -1,6 +1,9 @@
 import type { HealthVerdict } from '@outrider/shared/health/verdict';
 import type { RobotRef } from '../telemetry/ports.ts';
 
+/** Where a robot's own agent says how it is, among its states. */
+export const EDGE_KEY = 'health';
+
 /** What the control plane says of a robot that does not judge itself. */
 export interface CloudVerdict {
   readonly robot: RobotRef;
@@ -9,10 +12,17 @@ export interface CloudVerdict {
   readonly raised: HealthVerdict | undefined;
 }
 
+/** What is known of a robot when its analysis begins. */
+export interface KnownHealth {
+  /** What was learnt of it, by whichever replica. */
+  readonly model: Uint8Array | undefined;
+  /** When its own agent said last how it is, to whichever replica. [ms since 1970] */
+  readonly edgeJudgedMs: number | undefined;
+}
+
 /** The storage that the analysis needs. */
 export interface HealthStore {
-  /** What was learnt of a robot, by whichever replica. */
-  loadModel(robotPk: number): Promise<Uint8Array | undefined>;
+  load(robotPk: number): Promise<KnownHealth>;
   /** Replaces what is stored by what `merge` makes of it, while no other replica can. */
   saveModel(robotPk: number, merge: (stored: Uint8Array | undefined) => Uint8Array, nowMs: number): Promise<void>;
   /**

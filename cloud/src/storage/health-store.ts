@@ -4,7 +4,7 @@ import type { RobotModel } from '@outrider/shared/health/robot-analyser';
 import { encodeVerdict, type HealthVerdict } from '@outrider/shared/health/verdict';
 import { newId } from '@outrider/shared/ids';
 import type { NewEvent } from '../events/ports.ts';
-import type { CloudVerdict, HealthStore } from '../health/ports.ts';
+import { type CloudVerdict, EDGE_KEY, type HealthStore, type KnownHealth } from '../health/ports.ts';
 import { readModel } from '../health/stored-model.ts';
 import type { Database, Tx } from './database.ts';
 import { insertBusEvents } from './event-store.ts';
@@ -20,11 +20,14 @@ export class SqlHealthStore implements HealthStore {
     this.#database = database;
   }
 
-  async loadModel(robotPk: number): Promise<Uint8Array | undefined> {
-    const rows = await this.#database.query<{ body: Uint8Array }>('select body from health_model where robot_pk = $1', [
-      robotPk,
-    ]);
-    return rows[0]?.body;
+  async load(robotPk: number): Promise<KnownHealth> {
+    const [row] = await this.#database.query<{ body: Uint8Array | null; judged_at: Date | null }>(
+      `select m.body, s.ingested_at as judged_at from (select $1::int8 as robot_pk) as r
+         left join health_model m using (robot_pk)
+         left join robot_shadow s on s.robot_pk = r.robot_pk and s.key = $2`,
+      [robotPk, EDGE_KEY],
+    );
+    return { model: row?.body ?? undefined, edgeJudgedMs: row?.judged_at?.getTime() };
   }
 
   async saveModel(

@@ -1,3 +1,4 @@
+import { outrider } from '@outrider/shared/messages';
 import { encodeSample, sampleAt } from '@outrider/shared/protocol/block';
 import type { LaneWork } from '../telemetry/ingest-ports.ts';
 import {
@@ -197,15 +198,22 @@ export function longestPerStart<R extends { readonly seq: number; readonly seqTo
 }
 
 /** A gap that grew before it was acknowledged replaces its shorter self. */
+/**
+ * Stores gaps. A robot cannot know what arrived beyond a hole, so a gap may speak of records that are held here: those
+ * are not lost and not counted. Blocks of the same commit must have been inserted before.
+ */
 export async function insertGaps(tx: Queryable, given: readonly Placed<GapLaneRecord>[], nowMs: number): Promise<void> {
   const rows = longestPerStart(given);
   if (rows.length === 0) return;
   await tx.query(
     `insert into telemetry_gap (robot_pk, epoch, lane, seq_from, seq_to, reason, sample_count, from_at, to_at, ingested_at)
-     select robot_pk, epoch, lane, seq_from, seq_to, reason, samples, to_timestamp(from_ms / 1000),
+     select robot_pk, epoch, lane, seq_from, seq_to, reason, greatest(0, samples - held), to_timestamp(from_ms / 1000),
             to_timestamp(to_ms / 1000), to_timestamp($10::float8 / 1000)
        from unnest($1::int8[], $2::text[], $3::int4[], $4::int8[], $5::int8[], $6::text[], $7::int8[], $8::float8[], $9::float8[])
-         as u (robot_pk, epoch, lane, seq_from, seq_to, reason, samples, from_ms, to_ms)
+         as u (robot_pk, epoch, lane, seq_from, seq_to, reason, samples, from_ms, to_ms),
+            lateral (select coalesce(sum(b.sample_count + b.thinned_count), 0)::int8 as held from telemetry_block b
+                      where u.lane = $11::int4 and b.robot_pk = u.robot_pk and b.epoch = u.epoch
+                        and b.seq between u.seq_from and u.seq_to) as h
      on conflict (robot_pk, epoch, lane, seq_from) do update
         set seq_to = excluded.seq_to, reason = excluded.reason, sample_count = excluded.sample_count,
             from_at = excluded.from_at, to_at = excluded.to_at
@@ -221,6 +229,7 @@ export async function insertGaps(tx: Queryable, given: readonly Placed<GapLaneRe
       rows.map(({ record }) => record.fromMs),
       rows.map(({ record }) => record.toMs),
       nowMs,
+      outrider.v1.Lane.LANE_TELEMETRY,
     ],
   );
 }

@@ -1,4 +1,5 @@
-import { writeFileSync } from 'node:fs';
+import { cpSync, mkdtempSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -190,11 +191,24 @@ async function round(
     const calmMs = systemClock.monotonicMs();
     await settled(cloud, rows);
     return { samples: 2 * rows, done, proxy: proxy.counts, settledMs: systemClock.monotonicMs() - calmMs };
+  } catch (error) {
+    throw new Error(`${wholeMessage(error)}; logs: ${keepLogs(stateDir, seed)}`, { cause: error });
   } finally {
     await end();
     await proxy?.close();
     await engines?.end();
   }
+}
+
+/** With what `fetch` keeps to itself. */
+const wholeMessage = (error: unknown): string =>
+  errorMessage(error) + (error instanceof Error && error.cause ? `: ${wholeMessage(error.cause)}` : '');
+
+/** What the programs of a round said, where it outlives the round. */
+function keepLogs(stateDir: string, seed: number): string {
+  const kept = mkdtempSync(join(tmpdir(), `outrider-fault-${seed}-`));
+  cpSync(join(stateDir, 'logs'), kept, { recursive: true });
+  return kept;
 }
 
 /** @throws when a row is missing, doubled or wrong. */
