@@ -1,6 +1,7 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { freePort } from '@outrider/shared/free-port';
 import { outrider } from '@outrider/shared/messages';
 import { downTopic, presenceTopic, upTopic } from '@outrider/shared/protocol/topics';
 import { systemClock } from '@outrider/shared/time';
@@ -10,15 +11,7 @@ import type { MqttClientBus } from '../src/broker/mqtt-client-bus.ts';
 import { InstructionKeys } from '../src/failsafe/instruction-keys.ts';
 import { PgInstructionStore } from '../src/storage/instruction-store.ts';
 import type { LiveUpdate } from '../src/telemetry/ports.ts';
-import {
-  type Engine,
-  freePort,
-  noMosquitto,
-  noPostgres,
-  startMosquitto,
-  startPostgres,
-  until,
-} from '../src/testing/engines.ts';
+import { type Engine, noMosquitto, noPostgres, startMosquitto, startPostgres, until } from '../src/testing/engines.ts';
 import { epochOf, samples, TestEdge, telemetryRecord } from './ingest-edge.ts';
 import { type Ground, metric, openGround, type Replica, startReplica } from './ingest-rig.ts';
 import { ingestSuite } from './ingest-suite.ts';
