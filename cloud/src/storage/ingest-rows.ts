@@ -197,10 +197,10 @@ export function longestPerStart<R extends { readonly seq: number; readonly seqTo
   return [...longest.values()];
 }
 
-/** A gap that grew before it was acknowledged replaces its shorter self. */
 /**
- * Stores gaps. A robot cannot know what arrived beyond a hole, so a gap may speak of records that are held here: those
- * are not lost and not counted. Blocks of the same commit must have been inserted before.
+ * Stores gaps. One that grew before it was acknowledged replaces its shorter self. A robot cannot know what arrived beyond
+ * a hole, so a gap may speak of records that are held here: those are not lost and not counted. Blocks of the same commit
+ * must have been inserted before.
  */
 export async function insertGaps(tx: Queryable, given: readonly Placed<GapLaneRecord>[], nowMs: number): Promise<void> {
   const rows = longestPerStart(given);
