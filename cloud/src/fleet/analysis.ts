@@ -1,11 +1,12 @@
 import { decodeVerdict, type HealthVerdict, isShown } from '@outrider/shared/health/verdict';
+import { EDGE_KEY } from '../health/ports.ts';
 import type { ShadowEntry } from '../telemetry/ports.ts';
 
 /** A verdict older than this is none. [ms] */
 const FRESH_MS = 60_000;
 /** The robot's own verdict comes first: it saw every sample. The control plane judges only robots that do not. */
 const SOURCES = [
-  { by: 'edge', key: 'health' },
+  { by: 'edge', key: EDGE_KEY },
   { by: 'cloud', key: 'cloud_health' },
 ] as const;
 
